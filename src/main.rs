@@ -1,0 +1,4 @@
+//! The program: command line in, exit code out.
+#![forbid(unsafe_code)]
+
+fn main() {}
