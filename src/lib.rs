@@ -4,4 +4,14 @@
 //! cores decide: `http` (framing), `dialect` (JSON), `route` (order and judgement), `provider` (facts).
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod dialect;
+pub mod http;
 pub mod limits;
+pub mod net;
+pub mod provider;
+pub mod proxy;
+pub mod route;
+pub mod secret;
+pub mod server;

@@ -1,0 +1,5 @@
+//! The JSON of each protocol. Pure: knows no HTTP and no socket.
+
+pub mod chat;
+pub mod error;
+pub mod splice;

@@ -1,0 +1,6 @@
+//! Sockets: deadlines, connections, dialling, TLS, the pool and the HTTP client towards providers.
+
+pub mod conn;
+pub mod deadline;
+pub mod dial;
+pub mod tls;
