@@ -76,7 +76,5 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.
 pub const POOL_IDLE_MAX: usize = 512;
-/// Nesting of a JSON body. serde_json's own limit is 128; the skim that checks ours is not recursive.
-pub const JSON_DEPTH_MAX: usize = 512;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;

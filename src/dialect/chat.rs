@@ -1,1 +1,536 @@
-//! (to come)
+//! OpenAI Chat Completions: the request's few fields that the proxy needs, and whole answers.
+//!
+//! Everything else stays text: requests and answers pass through, with spans replaced (`splice`).
+
+use super::error::ApiError;
+use super::splice::{Edit, insert_member, is_space, span_of};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// What the proxy has to know of a request; spans are byte ranges of the body it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatRequest {
+    /// The client's model, trimmed; `None` if it is missing, null or blank.
+    pub model: Option<String>,
+    /// Whether the client wants an event stream.
+    pub stream: bool,
+    /// Whether the client itself asked for the usage chunk.
+    pub include_usage: bool,
+    /// Where the value of `model` stands; `None` if there is no such key.
+    model_span: Option<Range<usize>>,
+    usage: UsageSwitch,
+}
+
+/// How `stream_options.include_usage` can be switched on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum UsageSwitch {
+    /// It is on already, or the request is not a stream.
+    Nothing,
+    /// No `stream_options`: the member goes into the body.
+    NoOptions,
+    /// `stream_options` is an object without the key.
+    NoKey(Range<usize>),
+    /// This value has to become another: `null` options or a `false`.
+    Replace(Range<usize>, &'static str),
+}
+
+const USAGE_OPTIONS: &str = r#"{"include_usage":true}"#;
+
+#[derive(Deserialize)]
+struct Skim<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    stream: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    stream_options: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    include_usage: Option<&'a RawValue>,
+}
+
+/// Keeps `"model": null` apart from no `model`, which a plain `Option` would not.
+pub(super) fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
+}
+
+impl ChatRequest {
+    /// Reads a request body. The whole text is checked to be JSON; nothing is kept of it but spans.
+    ///
+    /// Linear, and not recursive: nesting depth is the provider's business.
+    pub fn parse(body: &str) -> Result<Self, ApiError> {
+        let body_error = |message: Cow<'static, str>| ApiError::new(400, message);
+        if body.trim_matches(is_space).is_empty() {
+            return Err(body_error("The body is empty; it must be a JSON object.".into()));
+        }
+        // serde reads a struct from an array, too.
+        if !body.trim_start_matches(is_space).starts_with('{') {
+            return Err(body_error("The body must be a JSON object.".into()));
+        }
+        let skim: Skim = serde_json::from_str(body).map_err(|e| body_error(describe(&e)))?;
+        let model = match skim.model.map(RawValue::get) {
+            None | Some("null") => None,
+            Some(raw) => Some(
+                serde_json::from_str::<String>(raw)
+                    .map_err(|_| body_error("`model` must be a string.".into()).param("model"))?,
+            ),
+        };
+        let model = model.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        let stream = flag(skim.stream)
+            .ok_or_else(|| body_error("`stream` must be true or false.".into()).param("stream"))?;
+        let (usage, include_usage) = usage_switch(body, stream, skim.stream_options)?;
+        let model_span = skim.model.and_then(|value| span_of(body, value.get()));
+        Ok(Self { model, stream, include_usage, model_span, usage })
+    }
+
+    /// The edits that make the body fit a backend: its model, and the usage chunk if it may be asked for.
+    ///
+    /// `model_json` is the backend's model as JSON text, quotes included.
+    pub fn edits(&self, body: &str, model_json: &str, ask_usage: bool) -> Vec<Edit> {
+        let mut edits = Vec::with_capacity(2);
+        let mut members = String::new();
+        match &self.model_span {
+            Some(span) => edits.push(Edit { span: span.clone(), text: model_json.to_owned() }),
+            None => members = format!("\"model\":{model_json}"),
+        }
+        match &self.usage {
+            UsageSwitch::NoOptions if ask_usage => {
+                let comma = if members.is_empty() { "" } else { "," };
+                members = format!("{members}{comma}\"stream_options\":{USAGE_OPTIONS}");
+            }
+            UsageSwitch::NoKey(object) if ask_usage => {
+                edits.extend(insert_member(body, object.clone(), r#""include_usage":true"#));
+            }
+            UsageSwitch::Replace(span, text) if ask_usage => {
+                edits.push(Edit { span: span.clone(), text: (*text).to_owned() });
+            }
+            _ => {}
+        }
+        if !members.is_empty() {
+            edits.extend(insert_member(body, 0..body.len(), &members));
+        }
+        edits
+    }
+}
+
+/// A boolean where null and absent mean false; `None` for anything else.
+fn flag(value: Option<&RawValue>) -> Option<bool> {
+    match value.map(RawValue::get) {
+        None | Some("null" | "false") => Some(false),
+        Some("true") => Some(true),
+        Some(_) => None,
+    }
+}
+
+fn usage_switch(
+    body: &str,
+    stream: bool,
+    options: Option<&RawValue>,
+) -> Result<(UsageSwitch, bool), ApiError> {
+    let refuse = |message: &'static str| ApiError::new(400, message).param("stream_options");
+    // Without `stream`, providers refuse the options or ignore them: theirs to say.
+    let Some(options) = options.map(RawValue::get).filter(|_| stream) else {
+        return Ok((if stream { UsageSwitch::NoOptions } else { UsageSwitch::Nothing }, false));
+    };
+    let span = |part: &str| span_of(body, part).unwrap_or_default();
+    if options == "null" {
+        return Ok((UsageSwitch::Replace(span(options), USAGE_OPTIONS), false));
+    }
+    if !options.starts_with('{') {
+        return Err(refuse("`stream_options` must be an object."));
+    }
+    let inner: StreamOptions =
+        serde_json::from_str(options).map_err(|_| refuse("`stream_options` names a key twice."))?;
+    match flag(inner.include_usage) {
+        None => Err(refuse("`stream_options.include_usage` must be true or false.")),
+        Some(true) => Ok((UsageSwitch::Nothing, true)),
+        Some(false) => Ok(match inner.include_usage {
+            Some(value) => (UsageSwitch::Replace(span(value.get()), "true"), false),
+            None => (UsageSwitch::NoKey(span(options)), false),
+        }),
+    }
+}
+
+/// A parser error for the client: what and where, without the words of the library for our types.
+fn describe(error: &serde_json::Error) -> Cow<'static, str> {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let text = error.to_string();
+    if text.starts_with("duplicate field") {
+        let key = text.split('`').nth(1).unwrap_or("a key");
+        return format!("The body has `{key}` twice ({place}); send it once.").into();
+    }
+    let what = text.split(" at line ").next().unwrap_or("malformed");
+    format!("The body is not valid JSON: {what} ({place}).").into()
+}
+
+/// Tokens of an answer as the provider counted them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct Usage {
+    /// Input, cached part included.
+    #[serde(default)]
+    pub prompt_tokens: Option<u64>,
+    /// Output, reasoning included (at most providers).
+    #[serde(default)]
+    pub completion_tokens: Option<u64>,
+}
+
+impl Usage {
+    pub(super) fn read(value: Option<&RawValue>) -> Option<Self> {
+        serde_json::from_str(value?.get()).ok()
+    }
+}
+
+/// What a whole answer turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// It says something.
+    Content(Option<Usage>),
+    /// A proper answer without text, tool call or reasoning.
+    Empty(Option<Usage>),
+    /// JSON, but an error or something else that is no chat completion.
+    Error,
+    /// Not JSON.
+    Garbled,
+}
+
+/// The fields of an answer or a chunk that decide; leaves stay raw, so that no vendor's types can break the read.
+#[derive(Deserialize)]
+pub(super) struct Answer<'a> {
+    #[serde(borrow, default)]
+    pub(super) choices: Option<Vec<Choice<'a>>>,
+    #[serde(borrow, default)]
+    pub(super) error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) base_resp: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) created: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) model: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) provider_name: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Choice<'a> {
+    #[serde(borrow, default)]
+    pub(super) message: Option<Message<'a>>,
+    #[serde(borrow, default)]
+    pub(super) delta: Option<Message<'a>>,
+    #[serde(borrow, default)]
+    pub(super) finish_reason: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) error: Option<&'a RawValue>,
+}
+
+impl<'a> Choice<'a> {
+    pub(super) fn says(&self, what: fn(&Message<'a>) -> bool) -> bool {
+        self.message.as_ref().is_some_and(what) || self.delta.as_ref().is_some_and(what)
+    }
+}
+
+/// The carriers of content (openai-chat §2, §6).
+#[derive(Deserialize)]
+pub(super) struct Message<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning_details: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tool_calls: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    function_call: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    audio: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    images: Option<&'a RawValue>,
+}
+
+impl Message<'_> {
+    pub(super) fn has_content(&self) -> bool {
+        [
+            self.content,
+            self.reasoning_content,
+            self.reasoning,
+            self.reasoning_details,
+            self.tool_calls,
+            self.function_call,
+            self.refusal,
+            self.audio,
+            self.images,
+        ]
+        .into_iter()
+        .any(says_something)
+    }
+
+    pub(super) fn has_tool_calls(&self) -> bool {
+        says_something(self.tool_calls) || says_something(self.function_call)
+    }
+}
+
+/// Whether a raw value is there and not null, `""`, `[]` or `{}`.
+pub(super) fn says_something(value: Option<&RawValue>) -> bool {
+    let Some(raw) = value.map(RawValue::get) else { return false };
+    match raw.as_bytes() {
+        b"null" | b"\"\"" | b"false" => false,
+        [b'[' | b'{', inner @ .., _] => !inner.iter().all(|&b| is_space(b.into())),
+        _ => true,
+    }
+}
+
+impl<'a> Answer<'a> {
+    pub(super) fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        // serde reads a struct from an array, too; an array is an error shape of Gemini.
+        if text.trim_start_matches(is_space).starts_with('[') {
+            return Ok(Self {
+                choices: None,
+                error: None,
+                base_resp: None,
+                usage: None,
+                id: None,
+                created: None,
+                model: None,
+                provider_name: None,
+            });
+        }
+        serde_json::from_str(text)
+    }
+
+    /// An error beside or instead of choices: at the top, in a choice (OpenRouter), or MiniMax's `base_resp`.
+    pub(super) fn is_error(&self) -> bool {
+        #[derive(Deserialize)]
+        struct BaseResp {
+            status_code: i64,
+        }
+        let base =
+            |raw: &RawValue| serde_json::from_str::<BaseResp>(raw.get()).is_ok_and(|b| b.status_code != 0);
+        says_something(self.error)
+            || self.base_resp.is_some_and(base)
+            || self.choices.iter().flatten().any(|choice| says_something(choice.error))
+    }
+
+    pub(super) fn has_content(&self) -> bool {
+        self.choices.iter().flatten().any(|choice| choice.says(Message::has_content))
+    }
+}
+
+/// Judges a whole answer with a 2xx status.
+pub fn judge_whole(text: &str) -> Whole {
+    let answer = match Answer::read(text) {
+        Ok(answer) => answer,
+        // A duplicate key or a `choices` of another type is still JSON: somebody else may name the error in it.
+        Err(e) if e.is_data() => return Whole::Error,
+        Err(_) => return Whole::Garbled,
+    };
+    let usage = Usage::read(answer.usage);
+    match () {
+        () if answer.is_error() || answer.choices.is_none() => Whole::Error,
+        () if answer.has_content() => Whole::Content(usage),
+        () => Whole::Empty(usage),
+    }
+}
+
+/// The edits that add our fields to an answer or chunk: `provider_name`, and `model` where the provider left it out.
+///
+/// `provider_json` and `model_json` are JSON texts, quotes included. An answer that already has a `provider_name`
+/// (another ai-free-swap behind this one) keeps it: it knows better who answered.
+pub fn answer_edit(text: &str, provider_json: Option<&str>, model_json: &str) -> Option<Edit> {
+    let answer = Answer::read(text).ok()?;
+    let provider = provider_json.filter(|_| answer.provider_name.is_none());
+    let model = answer.model.is_none().then_some(model_json);
+    let members = match (provider, model) {
+        (None, None) => return None,
+        (Some(provider), None) => format!("\"provider_name\":{provider}"),
+        (None, Some(model)) => format!("\"model\":{model}"),
+        (Some(provider), Some(model)) => format!("\"provider_name\":{provider},\"model\":{model}"),
+    };
+    insert_member(text, 0..text.len(), &members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::splice::pieces;
+    use super::*;
+
+    fn spliced(body: &str, ask_usage: bool) -> String {
+        let request = ChatRequest::parse(body).unwrap();
+        let mut edits = request.edits(body, r#""m-1""#, ask_usage);
+        let bytes = pieces(body, &mut edits).concat();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[track_caller]
+    fn check_splice(body: &str, expected: &str) {
+        assert_eq!(spliced(body, true), expected);
+        serde_json::from_str::<serde::de::IgnoredAny>(expected).unwrap();
+    }
+
+    #[test]
+    fn only_the_model_changes() {
+        check_splice(r#"{"model":"x","a":1}"#, r#"{"model":"m-1","a":1}"#);
+        check_splice(
+            "{ \"a\" : 12345678901234567890.000 ,\n\"model\"\t: \"x\\n\" , \"b\":\"\\u00e9é\"}",
+            "{ \"a\" : 12345678901234567890.000 ,\n\"model\"\t: \"m-1\" , \"b\":\"\\u00e9é\"}",
+        );
+        check_splice(r#"{"model":null}"#, r#"{"model":"m-1"}"#);
+        check_splice(r#"{"mod\u0065l":"x"}"#, r#"{"mod\u0065l":"m-1"}"#);
+        check_splice(
+            r#"{"messages":[{"model":"inner"}]}"#,
+            r#"{"model":"m-1","messages":[{"model":"inner"}]}"#,
+        );
+        check_splice("{}", r#"{"model":"m-1"}"#);
+    }
+
+    #[test]
+    fn usage_is_asked_for_in_streams_only() {
+        let on = r#""stream_options":{"include_usage":true}"#;
+        for (body, expected) in [
+            (r#"{"model":"x","stream":true}"#.to_owned(), format!(r#"{{{on},"model":"m-1","stream":true}}"#)),
+            (r#"{"stream":true}"#.to_owned(), format!(r#"{{"model":"m-1",{on},"stream":true}}"#)),
+            (
+                format!(r#"{{"model":"x","stream":true,{on}}}"#),
+                format!(r#"{{"model":"m-1","stream":true,{on}}}"#),
+            ),
+            (
+                r#"{"stream_options":{"include_usage":false},"model":"x","stream":true}"#.to_owned(),
+                format!(r#"{{{on},"model":"m-1","stream":true}}"#),
+            ),
+            (
+                r#"{"model":"x","stream":true,"stream_options":null}"#.to_owned(),
+                format!(r#"{{"model":"m-1","stream":true,{on}}}"#),
+            ),
+            (
+                r#"{"model":"x","stream":true,"stream_options":{"x":1}}"#.to_owned(),
+                r#"{"model":"m-1","stream":true,"stream_options":{"include_usage":true,"x":1}}"#.to_owned(),
+            ),
+            (r#"{"model":"x","stream":false}"#.to_owned(), r#"{"model":"m-1","stream":false}"#.to_owned()),
+            (
+                r#"{"model":"x","stream_options":{"x":1}}"#.to_owned(),
+                r#"{"model":"m-1","stream_options":{"x":1}}"#.to_owned(),
+            ),
+        ] {
+            check_splice(&body, &expected);
+        }
+        assert_eq!(spliced(r#"{"model":"x","stream":true}"#, false), r#"{"model":"m-1","stream":true}"#);
+    }
+
+    #[test]
+    fn what_the_client_asked_is_known() {
+        let asked =
+            |body: &str| ChatRequest::parse(body).map(|r| (r.model, r.stream, r.include_usage)).unwrap();
+        assert_eq!(asked(r#"{"model":" x "}"#), (Some("x".into()), false, false));
+        assert_eq!(asked(r#"{"model":"  ","stream":null}"#), (None, false, false));
+        assert_eq!(asked(r#"{"stream":true,"stream_options":{"include_usage":true}}"#), (None, true, true));
+    }
+
+    #[test]
+    fn bad_bodies_are_named() {
+        for (body, expected) in [
+            ("", "The body is empty; it must be a JSON object."),
+            (" \n", "The body is empty; it must be a JSON object."),
+            ("[{\"model\":\"x\"}]", "The body must be a JSON object."),
+            ("\"x\"", "The body must be a JSON object."),
+            ("{", "The body is not valid JSON: EOF while parsing an object (line 1, column 1)."),
+            ("{\"model\":\"x\",}", "The body is not valid JSON: trailing comma (line 1, column 14)."),
+            ("{} x", "The body is not valid JSON: trailing characters (line 1, column 4)."),
+            ("{\"model\":1}", "`model` must be a string."),
+            ("{\"model\":{}}", "`model` must be a string."),
+            (
+                "{\"model\":\"a\",\"model\":\"b\"}",
+                "The body has `model` twice (line 1, column 20); send it once.",
+            ),
+            ("{\"stream\":\"yes\"}", "`stream` must be true or false."),
+            ("{\"stream\":true,\"stream_options\":1}", "`stream_options` must be an object."),
+            (
+                "{\"stream\":true,\"stream_options\":{\"include_usage\":1}}",
+                "`stream_options.include_usage` must be true or false.",
+            ),
+        ] {
+            let error = ChatRequest::parse(body).unwrap_err();
+            assert_eq!((error.status, &*error.message), (400, expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_does_not_overflow_the_stack() {
+        let deep = format!(r#"{{"messages":{}{},"model":"x"}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert!(spliced(&deep, true).ends_with(r#","model":"m-1"}"#));
+        assert_eq!(judge_whole(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))), Whole::Error);
+        let answer = format!(
+            r#"{{"choices":[{{"message":{{"content":{}{}}}}}]}}"#,
+            "[".repeat(10_000),
+            "]".repeat(10_000)
+        );
+        assert_eq!(judge_whole(&answer), Whole::Content(None));
+    }
+
+    #[test]
+    fn whole_answers_are_judged_by_content() {
+        let message = |inner: &str| {
+            format!(r#"{{"choices":[{{"index":0,"message":{{"role":"assistant",{inner}}}}}]}}"#)
+        };
+        let said = Whole::Content(None);
+        let empty = Whole::Empty(None);
+        for (inner, expected) in [
+            (r#""content":"x""#, said),
+            (r#""content":null"#, empty),
+            (r#""content":"""#, empty),
+            (r#""content":[ ]"#, empty),
+            (r#""content":"","refusal":null,"tool_calls":[]"#, empty),
+            (r#""content":null,"tool_calls":[{}]"#, said),
+            (r#""content":"","reasoning_content":"r""#, said),
+            (r#""content":"","reasoning":"r""#, said),
+            (r#""content":null,"refusal":"no""#, said),
+            (r#""content":[{"type":"text"}]"#, said),
+        ] {
+            assert_eq!(judge_whole(&message(inner)), expected, "{inner}");
+        }
+        for (text, expected) in [
+            (r#"{"choices":[]}"#, empty),
+            (r#"{"choices":null}"#, Whole::Error),
+            (r#"{"error":{"message":"x"},"choices":[]}"#, Whole::Error),
+            (r#"{"error":null,"choices":[{"message":{"content":"x"}}]}"#, said),
+            (r#"{"choices":[{"message":{"content":""},"error":{"code":502}}]}"#, Whole::Error),
+            (r#"{"base_resp":{"status_code":1008},"choices":null}"#, Whole::Error),
+            (r#"{"base_resp":{"status_code":0},"choices":[{"message":{"content":"x"}}]}"#, said),
+            (r#"[{"error":{}}]"#, Whole::Error),
+            ("{}", Whole::Error),
+            ("<html>", Whole::Garbled),
+            ("{\"choices\":[", Whole::Garbled),
+            ("", Whole::Garbled),
+        ] {
+            assert_eq!(judge_whole(text), expected, "{text}");
+        }
+        let usage = Usage { prompt_tokens: Some(3), completion_tokens: Some(4) };
+        let text = r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":3,"completion_tokens":4,"x":{}}}"#;
+        assert_eq!(judge_whole(text), Whole::Content(Some(usage)));
+    }
+
+    #[test]
+    fn our_fields_go_first_and_never_twice() {
+        let edited = |text: &str, provider: Option<&str>| match answer_edit(text, provider, r#""m""#) {
+            Some(edit) => String::from_utf8(pieces(text, &mut [edit]).concat()).unwrap(),
+            None => text.to_owned(),
+        };
+        let p = Some(r#""p \"1\"""#);
+        assert_eq!(edited(r#"{"model":"x"}"#, p), r#"{"provider_name":"p \"1\"","model":"x"}"#);
+        assert_eq!(edited(r#"{"id":1}"#, p), r#"{"provider_name":"p \"1\"","model":"m","id":1}"#);
+        assert_eq!(edited(r#"{"id":1}"#, None), r#"{"model":"m","id":1}"#);
+        assert_eq!(edited(r#"{"model":"x"}"#, None), r#"{"model":"x"}"#);
+        assert_eq!(edited(r#"{"model":"x","provider_name":"q"}"#, p), r#"{"model":"x","provider_name":"q"}"#);
+    }
+}

@@ -1,0 +1,409 @@
+//! The stream of a chat completion on its way through: what each chunk means, and how the stream must end.
+//!
+//! Chunks stay text; the framing around them is somebody else's.
+
+use super::chat::{Answer, Message, Usage, answer_edit, says_something};
+use super::splice::{insert_member, is_space, pieces, span_of};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Follows one stream of one backend. Feed every event's data in order, then ask for the end.
+#[derive(Debug)]
+pub struct ChatStream {
+    /// `"provider_name":"…"` as JSON, or nothing.
+    provider_json: Option<String>,
+    model_json: String,
+    /// Whether the client asked for the usage chunk; otherwise it is kept from it.
+    include_usage: bool,
+    content: bool,
+    tools: bool,
+    finished: bool,
+    done: bool,
+    usage: Option<Usage>,
+    /// `"id":…,"created":…,"model":…` of the first chunk, for a chunk of our own.
+    identity: String,
+    spliced: String,
+}
+
+/// What an event of the provider's stream means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Goes to the client with this data. `content` is true if it says something (text, reasoning, tool call).
+    Forward {
+        /// The chunk, our fields added.
+        data: &'a str,
+        /// Whether this chunk may commit the stream.
+        content: bool,
+    },
+    /// Not for this client: the usage chunk it did not ask for, or what follows the end.
+    Hide,
+    /// `[DONE]`.
+    Done,
+    /// An error of the provider, in place of a chunk or inside one. The data tells which.
+    Error,
+    /// Not JSON. One bad line does not end a stream.
+    Malformed,
+}
+
+/// The provider's stream ended before its answer did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Truncated;
+
+/// Length of an id or model that is remembered for a chunk of our own, in bytes; longer ones are not.
+const IDENTITY_VALUE_BYTES_MAX: usize = 256;
+
+impl ChatStream {
+    /// `provider_json` and `model_json` are JSON texts, quotes included.
+    pub fn new(provider_json: Option<&str>, model_json: &str, include_usage: bool) -> Self {
+        Self {
+            provider_json: provider_json.map(str::to_owned),
+            model_json: model_json.to_owned(),
+            include_usage,
+            content: false,
+            tools: false,
+            finished: false,
+            done: false,
+            usage: None,
+            identity: String::new(),
+            spliced: String::new(),
+        }
+    }
+
+    /// The usage the provider has told so far.
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// Reads one event.
+    pub fn event<'a>(&'a mut self, name: &str, data: &'a str) -> Step<'a> {
+        let data = data.trim_matches(is_space);
+        if self.done || data.is_empty() {
+            return Step::Hide;
+        }
+        if data == "[DONE]" {
+            self.done = true;
+            return Step::Done;
+        }
+        if name == "error" {
+            return Step::Error;
+        }
+        let Ok(chunk) = Answer::read(data) else { return Step::Malformed };
+        let Some(choices) = &chunk.choices else {
+            // A chunk of usage alone has no choices at some vendors; anything else without them is an error shape.
+            return match says_something(chunk.usage) && !chunk.is_error() {
+                true => self.usage_chunk(data, &chunk),
+                false => Step::Error,
+            };
+        };
+        if chunk.is_error() {
+            return Step::Error;
+        }
+        if choices.is_empty() && says_something(chunk.usage) {
+            return self.usage_chunk(data, &chunk);
+        }
+        let content = chunk.has_content();
+        self.content |= content;
+        self.tools |= choices.iter().any(|choice| choice.says(Message::has_tool_calls));
+        self.finished |= choices.iter().any(|choice| says_something(choice.finish_reason));
+        self.usage = Usage::read(chunk.usage).or(self.usage);
+        self.forward(data, &chunk, content)
+    }
+
+    fn usage_chunk<'a>(&'a mut self, data: &'a str, chunk: &Answer<'a>) -> Step<'a> {
+        self.usage = Usage::read(chunk.usage).or(self.usage);
+        if self.include_usage { self.forward(data, chunk, false) } else { Step::Hide }
+    }
+
+    fn forward<'a>(&'a mut self, data: &'a str, chunk: &Answer<'a>, content: bool) -> Step<'a> {
+        if self.identity.is_empty() && says_something(chunk.id) {
+            self.remember(chunk);
+        }
+        let provider = self.provider_json.as_deref().filter(|_| chunk.provider_name.is_none());
+        if provider.is_none() && chunk.model.is_some() {
+            return Step::Forward { data, content };
+        }
+        self.spliced.clear();
+        let rest = data.strip_prefix('{').unwrap_or(data);
+        self.spliced.push('{');
+        if let Some(provider) = provider {
+            self.spliced.extend(["\"provider_name\":", provider, ","]);
+        }
+        if chunk.model.is_none() {
+            self.spliced.extend(["\"model\":", &self.model_json, ","]);
+        }
+        // A chunk has `choices` or `usage`, so the object is not empty and the comma right.
+        self.spliced.push_str(rest);
+        Step::Forward { data: &self.spliced, content }
+    }
+
+    fn remember(&mut self, chunk: &Answer<'_>) {
+        let known = |value: Option<&RawValue>| {
+            value.map(|raw| raw.get().to_owned()).filter(|raw| raw.len() <= IDENTITY_VALUE_BYTES_MAX)
+        };
+        let id = known(chunk.id).unwrap_or_else(|| "\"\"".into());
+        let created = known(chunk.created).unwrap_or_else(|| "0".into());
+        let model = known(chunk.model).unwrap_or_else(|| self.model_json.clone());
+        self.identity = format!(
+            "\"id\":{id},\"object\":\"chat.completion.chunk\",\"created\":{created},\"model\":{model}"
+        );
+    }
+
+    /// What the client is still owed at a good end ([`Self::check_end`]): always `[DONE]`, and before it a finish
+    /// reason if the provider forgot one, as helpers of the official SDKs refuse a stream without (openai-chat §5).
+    pub fn end(&mut self) -> Vec<String> {
+        let mut owed = Vec::new();
+        if !self.finished && self.content {
+            let reason = if self.tools { "tool_calls" } else { "stop" };
+            let provider = match &self.provider_json {
+                Some(json) => format!("\"provider_name\":{json},"),
+                None => String::new(),
+            };
+            let identity = match self.identity.as_str() {
+                "" => format!(
+                    "\"id\":\"\",\"object\":\"chat.completion.chunk\",\"created\":0,\"model\":{}",
+                    self.model_json
+                ),
+                identity => identity.to_owned(),
+            };
+            owed.push(format!(
+                "{{{provider}{identity},\"choices\":[{{\"index\":0,\"delta\":{{}},\"logprobs\":null,\"finish_reason\":\"{reason}\"}}]}}"
+            ));
+        }
+        owed.push("[DONE]".into());
+        owed
+    }
+
+    /// Whether the provider's body may end here. `framed` tells that its end was marked (length or last chunk), so
+    /// that nothing can be missing behind it.
+    ///
+    /// # Errors
+    /// [`Truncated`] if the answer may be half: no `[DONE]`, no finish reason, and either no mark or a tool call
+    /// whose arguments may go on.
+    pub fn check_end(&self, framed: bool) -> Result<(), Truncated> {
+        let complete = self.done || self.finished || (framed && !self.tools);
+        if complete { Ok(()) } else { Err(Truncated) }
+    }
+}
+
+/// A whole answer as the chunks it would have come in: for providers that answer a stream request with one.
+///
+/// `None` if it is no chat completion. The last one is `[DONE]`.
+pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow, default)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        created: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        model: Option<&'a RawValue>,
+        #[serde(borrow)]
+        choices: Vec<Choice<'a>>,
+        #[serde(borrow, default)]
+        usage: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Choice<'a> {
+        #[serde(borrow)]
+        message: &'a RawValue,
+        #[serde(borrow, default)]
+        finish_reason: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        logprobs: Option<&'a RawValue>,
+    }
+    let whole: Whole = serde_json::from_str(text).ok()?;
+    let raw =
+        |value: Option<&RawValue>, default: &'static str| value.map_or(default, RawValue::get).to_owned();
+    let mut identity = format!(
+        "\"id\":{},\"object\":\"chat.completion.chunk\",\"created\":{}",
+        raw(whole.id, "\"\""),
+        raw(whole.created, "0")
+    );
+    if let Some(model) = whole.model {
+        identity = format!("{identity},\"model\":{}", model.get());
+    }
+    let mut deltas = Vec::new();
+    let mut ends = Vec::new();
+    for (index, choice) in whole.choices.iter().enumerate() {
+        let delta = with_call_indexes(choice.message.get());
+        let logprobs = raw(choice.logprobs, "null");
+        deltas.push(format!(
+            "{{\"index\":{index},\"delta\":{delta},\"logprobs\":{logprobs},\"finish_reason\":null}}"
+        ));
+        let reason = raw(choice.finish_reason.filter(|reason| reason.get() != "null"), "\"stop\"");
+        ends.push(format!(
+            "{{\"index\":{index},\"delta\":{{}},\"logprobs\":null,\"finish_reason\":{reason}}}"
+        ));
+    }
+    let chunk = |choices: &[String]| format!("{{{identity},\"choices\":[{}]}}", choices.join(","));
+    let mut chunks = vec![chunk(&deltas), chunk(&ends)];
+    if let Some(usage) = whole.usage {
+        chunks.push(format!("{{{identity},\"choices\":[],\"usage\":{}}}", usage.get()));
+    }
+    chunks.push("[DONE]".into());
+    Some(chunks)
+}
+
+/// Tool calls of a whole message have no `index`; in a delta it is what tells them apart.
+fn with_call_indexes(message: &str) -> String {
+    #[derive(Deserialize)]
+    struct Calls<'a> {
+        #[serde(borrow, default)]
+        tool_calls: Option<Vec<&'a RawValue>>,
+    }
+    let calls = serde_json::from_str::<Calls>(message).ok().and_then(|m| m.tool_calls).unwrap_or_default();
+    let mut edits: Vec<_> = calls
+        .iter()
+        .enumerate()
+        .filter(|(_, call)| !has_index(call.get()))
+        .filter_map(|(n, call)| {
+            insert_member(message, span_of(message, call.get())?, &format!("\"index\":{n}"))
+        })
+        .collect();
+    let bytes = pieces(message, &mut edits).concat();
+    String::from_utf8(bytes).unwrap_or_else(|_| message.to_owned())
+}
+
+fn has_index(call: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Call<'a> {
+        #[serde(borrow, default)]
+        index: Option<&'a RawValue>,
+    }
+    serde_json::from_str::<Call>(call).is_ok_and(|call| call.index.is_some())
+}
+
+/// Our fields for a whole answer: the text with `provider_name` and a missing `model` added.
+pub fn whole_with_fields(text: String, provider_json: Option<&str>, model_json: &str) -> Vec<u8> {
+    match answer_edit(&text, provider_json, model_json) {
+        Some(edit) => pieces(&text, &mut [edit]).concat(),
+        None => text.into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: &str = r#"{"id":"c1","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}"#;
+
+    fn stream(include_usage: bool) -> ChatStream {
+        ChatStream::new(Some(r#""p""#), r#""backend-m""#, include_usage)
+    }
+
+    #[test]
+    fn each_event_means_one_thing() {
+        let role =
+            r#"{"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#;
+        for (name, data, expected) in [
+            ("", CHUNK, "content"),
+            ("", role, "start"),
+            ("", r#"{"model":"m","choices":[]}"#, "start"),
+            ("", r#"{"model":"m","choices":[{"delta":{"reasoning":"hm"}}]}"#, "content"),
+            ("", r#"{"model":"m","choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#, "content"),
+            ("", r#"{"model":"m","choices":[],"usage":{"prompt_tokens":1}}"#, "hide"),
+            ("", r#"{"model":"m","usage":{"prompt_tokens":1}}"#, "hide"),
+            ("", "[DONE]", "done"),
+            ("", " [DONE] ", "done"),
+            ("", "", "hide"),
+            ("", r#"{"error":{"message":"x"}}"#, "error"),
+            ("error", r#"{"message":"x"}"#, "error"),
+            (
+                "",
+                r#"{"model":"m","choices":[{"delta":{"content":""},"finish_reason":"error"}],"error":{"code":502}}"#,
+                "error",
+            ),
+            ("", r#"[{"error":{"code":429}}]"#, "error"),
+            ("", r#"{"detail":"no"}"#, "error"),
+            ("", r#"{"choices":[{"delta":{"content":"#, "malformed"),
+            ("", "<html>", "malformed"),
+        ] {
+            let mut stream = stream(false);
+            let step = match stream.event(name, data) {
+                Step::Forward { content: true, .. } => "content",
+                Step::Forward { content: false, .. } => "start",
+                Step::Hide => "hide",
+                Step::Done => "done",
+                Step::Error => "error",
+                Step::Malformed => "malformed",
+            };
+            assert_eq!(step, expected, "{name} {data}");
+        }
+    }
+
+    #[test]
+    fn chunks_get_our_fields_and_keep_every_other_byte() {
+        let mut s = stream(false);
+        let Step::Forward { data, .. } = s.event("", CHUNK) else { panic!("a chunk goes on") };
+        assert_eq!(data, CHUNK.replacen('{', r#"{"provider_name":"p","#, 1));
+        let Step::Forward { data, .. } = s.event("", r#"{ "choices":[]}"#) else { panic!("a chunk goes on") };
+        assert_eq!(data, r#"{"provider_name":"p","model":"backend-m", "choices":[]}"#);
+        let mut plain = ChatStream::new(None, r#""backend-m""#, false);
+        assert_eq!(plain.event("", CHUNK), Step::Forward { data: CHUNK, content: true });
+    }
+
+    #[test]
+    fn usage_is_shown_to_those_who_asked() {
+        let usage = r#"{"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+        for asked in [true, false] {
+            let mut s = stream(asked);
+            assert_eq!(matches!(s.event("", usage), Step::Forward { content: false, .. }), asked);
+            assert_eq!(s.usage(), Some(Usage { prompt_tokens: Some(3), completion_tokens: Some(4) }));
+        }
+    }
+
+    #[test]
+    fn nothing_follows_done() {
+        let mut s = stream(true);
+        assert_eq!(s.event("", "[DONE]"), Step::Done);
+        assert_eq!(s.event("", CHUNK), Step::Hide);
+        assert_eq!(s.event("", "[DONE]"), Step::Hide);
+    }
+
+    #[test]
+    fn the_end_is_complete_or_truncated() {
+        let finish = r#"{"model":"m","choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+        let tool = r#"{"model":"m","choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#;
+        let made_up = |reason: &str| {
+            format!(
+                r#"{{"provider_name":"p","id":"c1","object":"chat.completion.chunk","created":7,"model":"m","choices":[{{"index":0,"delta":{{}},"logprobs":null,"finish_reason":"{reason}"}}]}}"#
+            )
+        };
+        for (events, framed, expected) in [
+            (vec![CHUNK, finish, "[DONE]"], false, Some(vec!["[DONE]".to_owned()])),
+            (vec![CHUNK, finish], false, Some(vec!["[DONE]".to_owned()])),
+            (vec![CHUNK, "[DONE]"], false, Some(vec![made_up("stop"), "[DONE]".to_owned()])),
+            (vec![CHUNK], true, Some(vec![made_up("stop"), "[DONE]".to_owned()])),
+            (vec![CHUNK], false, None),
+            (vec![CHUNK, tool], true, None),
+            (vec![CHUNK, tool, "[DONE]"], true, Some(vec![made_up("tool_calls"), "[DONE]".to_owned()])),
+        ] {
+            let mut s = stream(false);
+            for event in &events {
+                s.event("", event);
+            }
+            let end = s.check_end(framed).ok().map(|()| s.end());
+            assert_eq!(end, expected, "{events:?} {framed}");
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_becomes_chunks() {
+        let whole = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"x","tool_calls":[{"id":"a"},{"id":"b","index":5}]},"logprobs":{"content":[]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":1}}"#;
+        let identity = r#""id":"c","object":"chat.completion.chunk","created":1,"model":"m""#;
+        assert_eq!(
+            whole_as_chunks(whole).unwrap(),
+            [
+                format!(
+                    r#"{{{identity},"choices":[{{"index":0,"delta":{{"role":"assistant","content":"x","tool_calls":[{{"index":0,"id":"a"}},{{"id":"b","index":5}}]}},"logprobs":{{"content":[]}},"finish_reason":null}}]}}"#
+                ),
+                format!(
+                    r#"{{{identity},"choices":[{{"index":0,"delta":{{}},"logprobs":null,"finish_reason":"tool_calls"}}]}}"#
+                ),
+                format!(r#"{{{identity},"choices":[],"usage":{{"prompt_tokens":1}}}}"#),
+                "[DONE]".to_owned(),
+            ]
+        );
+        assert_eq!(whole_as_chunks(r#"{"error":{}}"#), None);
+    }
+}
