@@ -199,14 +199,24 @@ pub enum Whole {
 }
 
 /// The fields of an answer or a chunk that decide; leaves stay raw, so that no vendor's types can break the read.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub(super) struct Answer<'a> {
     #[serde(borrow, default)]
     pub(super) choices: Option<Vec<Choice<'a>>>,
     #[serde(borrow, default)]
     pub(super) error: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    pub(super) base_resp: Option<&'a RawValue>,
+    base_resp: Option<&'a RawValue>,
+    /// Errors of FastAPI (`detail`), Cloudflare (`errors`), Mistral and others (`message`).
+    #[serde(borrow, default)]
+    detail: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    errors: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    /// The whole text was an array: Gemini's error shape.
+    #[serde(skip)]
+    is_array: bool,
     #[serde(borrow, default)]
     pub(super) usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -296,16 +306,7 @@ impl<'a> Answer<'a> {
     pub(super) fn read(text: &'a str) -> Result<Self, serde_json::Error> {
         // serde reads a struct from an array, too; an array is an error shape of Gemini.
         if text.trim_start_matches(is_space).starts_with('[') {
-            return Ok(Self {
-                choices: None,
-                error: None,
-                base_resp: None,
-                usage: None,
-                id: None,
-                created: None,
-                model: None,
-                provider_name: None,
-            });
+            return Ok(Self { is_array: true, ..Self::default() });
         }
         serde_json::from_str(text)
     }
@@ -321,6 +322,11 @@ impl<'a> Answer<'a> {
         says_something(self.error)
             || self.base_resp.is_some_and(base)
             || self.choices.iter().flatten().any(|choice| says_something(choice.error))
+            || (self.choices.is_none() && self.is_foreign_error())
+    }
+
+    fn is_foreign_error(&self) -> bool {
+        self.is_array || [self.detail, self.errors, self.message].into_iter().any(says_something)
     }
 
     pub(super) fn has_content(&self) -> bool {

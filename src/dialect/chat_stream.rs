@@ -88,16 +88,10 @@ impl ChatStream {
             return Step::Error;
         }
         let Ok(chunk) = Answer::read(data) else { return Step::Malformed };
-        let Some(choices) = &chunk.choices else {
-            // A chunk of usage alone has no choices at some vendors; anything else without them is an error shape.
-            return match says_something(chunk.usage) && !chunk.is_error() {
-                true => self.usage_chunk(data, &chunk),
-                false => Step::Error,
-            };
-        };
         if chunk.is_error() {
             return Step::Error;
         }
+        let choices = chunk.choices.as_deref().unwrap_or_default();
         if choices.is_empty() && says_something(chunk.usage) {
             return self.usage_chunk(data, &chunk);
         }
@@ -125,13 +119,14 @@ impl ChatStream {
         self.spliced.clear();
         let rest = data.strip_prefix('{').unwrap_or(data);
         self.spliced.push('{');
+        let comma = if rest.trim_start_matches(is_space).starts_with('}') { "" } else { "," };
         if let Some(provider) = provider {
-            self.spliced.extend(["\"provider_name\":", provider, ","]);
+            let comma = if chunk.model.is_none() { "," } else { comma };
+            self.spliced.extend(["\"provider_name\":", provider, comma]);
         }
         if chunk.model.is_none() {
-            self.spliced.extend(["\"model\":", &self.model_json, ","]);
+            self.spliced.extend(["\"model\":", &self.model_json, comma]);
         }
-        // A chunk has `choices` or `usage`, so the object is not empty and the comma right.
         self.spliced.push_str(rest);
         Step::Forward { data: &self.spliced, content }
     }
@@ -315,6 +310,8 @@ mod tests {
             ),
             ("", r#"[{"error":{"code":429}}]"#, "error"),
             ("", r#"{"detail":"no"}"#, "error"),
+            ("", r#"{"success":false,"errors":[{"code":1}]}"#, "error"),
+            ("", r#"{"some":"extension"}"#, "start"),
             ("", r#"{"choices":[{"delta":{"content":"#, "malformed"),
             ("", "<html>", "malformed"),
         ] {
@@ -338,6 +335,8 @@ mod tests {
         assert_eq!(data, CHUNK.replacen('{', r#"{"provider_name":"p","#, 1));
         let Step::Forward { data, .. } = s.event("", r#"{ "choices":[]}"#) else { panic!("a chunk goes on") };
         assert_eq!(data, r#"{"provider_name":"p","model":"backend-m", "choices":[]}"#);
+        let Step::Forward { data, .. } = s.event("", "{ }") else { panic!("a chunk goes on") };
+        assert_eq!(data, r#"{"provider_name":"p","model":"backend-m" }"#);
         let mut plain = ChatStream::new(None, r#""backend-m""#, false);
         assert_eq!(plain.event("", CHUNK), Step::Forward { data: CHUNK, content: true });
     }
