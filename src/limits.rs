@@ -78,3 +78,21 @@ pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 pub const POOL_IDLE_MAX: usize = 512;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
+
+// --- Closing ------------------------------------------------------------------------------------------------
+
+/// After a refusal, what the client still sends is read and dropped for so long, so that it can read the answer.
+pub const LINGER_TIME: Duration = Duration::from_secs(3);
+/// And so many bytes of it.
+pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// After the end of a stream the provider gets this long to end the body, so that the connection can be kept.
+pub const STREAM_TAIL_TIME: Duration = Duration::from_millis(100);
+/// Slowest upload taken, in bytes a second on average after the first [`BODY_PROGRESS_TIME`]: a body of one byte
+/// every 29 s would hold its connection for years.
+pub const BODY_RATE_MIN: u64 = 1024;
+/// The listener rests this long when the system has no descriptor left.
+pub const ACCEPT_REST_TIME: Duration = Duration::from_millis(100);
+/// Pipelined bytes read ahead while a request runs; more stay in the socket.
+pub const READ_AHEAD_BYTES_MAX: usize = HEAD_BYTES_MAX;
+/// Reading the body of an error answer, which is only read to judge it.
+pub const ERROR_BODY_TIME: Duration = Duration::from_secs(5);

@@ -74,6 +74,11 @@ impl ChatStream {
         self.usage
     }
 
+    /// Whether the answer is complete: a finish reason or `[DONE]` has come.
+    pub fn is_finished(&self) -> bool {
+        self.finished || self.done
+    }
+
     /// Reads one event.
     pub fn event<'a>(&'a mut self, name: &str, data: &'a str) -> Step<'a> {
         let data = data.trim_matches(is_space);
@@ -175,7 +180,7 @@ impl ChatStream {
     /// [`Truncated`] if the answer may be half: no `[DONE]`, no finish reason, and either no mark or a tool call
     /// whose arguments may go on.
     pub fn check_end(&self, framed: bool) -> Result<(), Truncated> {
-        let complete = self.done || self.finished || (framed && !self.tools);
+        let complete = self.is_finished() || (framed && !self.tools);
         if complete { Ok(()) } else { Err(Truncated) }
     }
 }

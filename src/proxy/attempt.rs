@@ -1,0 +1,264 @@
+//! One attempt: the request goes to one backend, and comes back as an answer fit for the client or as a verdict.
+
+use super::demo::{Demo, STALL_TIME};
+use super::relay::{Break, Relay, Source, State};
+use super::upstream::{HttpUpstream, Upstream, Via};
+use crate::dialect::chat::{ChatRequest, Usage, Whole, judge_whole};
+use crate::dialect::chat_stream::{ChatStream, whole_with_fields};
+use crate::dialect::splice::pieces;
+use crate::http::head::ResponseHead;
+use crate::limits::{
+    ANSWER_BYTES_MAX, ERROR_BODY_BYTES_MAX, ERROR_BODY_TIME, STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME,
+};
+use crate::net::client::{self, ExchangeError, Response};
+use crate::net::deadline::{sleep_until, with_deadline};
+use crate::net::dial::{self, DialError};
+use crate::net::pool::Pool;
+use crate::route::Now;
+use crate::route::verdict::{Failure, Phase, Verdict, judge_answer, judge_failure};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What a client can be given.
+pub enum Answer {
+    /// A whole answer.
+    Whole(Vec<u8>, Option<Usage>),
+    /// A stream that has begun to say something.
+    Stream(Box<Relay>),
+}
+
+/// An attempt that brought nothing, or nothing better than an empty answer.
+pub struct Failed {
+    /// What it means.
+    pub verdict: Verdict,
+    /// The empty answer, in case nobody has a better one.
+    pub empty: Option<Answer>,
+    /// The provider's error body, if it is the client's request that was wrong.
+    pub error_body: Option<Vec<u8>>,
+}
+
+impl From<Verdict> for Failed {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, empty: None, error_body: None }
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        judge_failure(&failure).into()
+    }
+}
+
+/// A request as all attempts see it.
+pub struct Job<'a> {
+    /// What is known of it.
+    pub request: &'a ChatRequest,
+    /// Its text.
+    pub body: &'a str,
+    /// Whether answers name their backend.
+    pub show_provider: bool,
+    /// The end of the request's budget.
+    pub until: Instant,
+}
+
+impl Job<'_> {
+    fn chat_stream(&self, upstream: &Upstream) -> ChatStream {
+        ChatStream::new(self.provider_json(upstream), &upstream.model_json, self.request.include_usage)
+    }
+
+    fn provider_json<'u>(&self, upstream: &'u Upstream) -> Option<&'u str> {
+        self.show_provider.then_some(upstream.name_json.as_str())
+    }
+
+    fn deadline(&self, configured: Option<Duration>) -> Instant {
+        let default = if self.request.stream { STREAM_FIRST_CONTENT_TIME } else { WHOLE_ANSWER_TIME };
+        self.until.min(Instant::now() + configured.unwrap_or(default))
+    }
+}
+
+/// Tries one backend.
+pub async fn attempt(pool: &Arc<Pool>, upstream: &Upstream, job: &Job<'_>) -> Result<Answer, Failed> {
+    match &upstream.via {
+        Via::Demo(mode) => {
+            let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            demo(Demo::new(*mode, &upstream.model_json, created), upstream, job).await
+        }
+        Via::Chat(http) => over_http(pool, upstream, http, job).await,
+        // The plan leaves these out; were one asked all the same, it would be a failure like any other.
+        Via::Unspoken => Err(Failure::Connect("its protocol is not spoken here".into()).into()),
+    }
+}
+
+async fn demo(demo: Demo, upstream: &Upstream, job: &Job<'_>) -> Result<Answer, Failed> {
+    let deadline = job.deadline(None);
+    match demo {
+        Demo::Answer(answer) if job.request.stream => {
+            let relay = Relay::new(Source::Demo(answer), job.chat_stream(upstream));
+            first_content(relay, upstream, deadline).await
+        }
+        Demo::Answer(answer) => whole_answer(answer.whole(), &no_header, upstream, job),
+        Demo::Refuse(status, body) => Err(judge_answer(&upstream.provider, status, &no_header, body.as_bytes(), now()).into()),
+        Demo::Stall => {
+            sleep_until(deadline.min(Instant::now() + STALL_TIME)).await;
+            Err(Failure::Timeout(Phase::FirstContent).into())
+        }
+    }
+}
+
+async fn over_http(
+    pool: &Arc<Pool>,
+    upstream: &Upstream,
+    http: &HttpUpstream,
+    job: &Job<'_>,
+) -> Result<Answer, Failed> {
+    let deadline = job.deadline(http.timeout);
+    let mut response = {
+        let mut edits = job.request.edits(job.body, &upstream.model_json, upstream.takes_stream_options);
+        let body = pieces(job.body, &mut edits);
+        let length: usize = body.iter().map(|piece| piece.len()).sum();
+        let end_of_head = format!("{length}\r\n\r\n");
+        let mut request = vec![http.head.as_slice(), end_of_head.as_bytes()];
+        request.extend(body);
+        match with_deadline(deadline, client::send(pool, &http.origin, &request)).await {
+            Ok(sent) => sent.map_err(|e| failure_of(e))?,
+            Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
+        }
+    };
+    if !(200..300).contains(&response.head.status) {
+        return Err(refused(response, upstream).await);
+    }
+    if let Some(coding) = coding(&response.head) {
+        let text = format!("content-encoding {coding}, though none was asked for");
+        return Err(Failure::Garbled(text).into());
+    }
+    let kind = response.head.headers.get_str("content-type").unwrap_or_default().to_ascii_lowercase();
+    if job.request.stream && !kind.starts_with("application/json") {
+        let relay = Relay::new(Source::Http(Box::new(response)), job.chat_stream(upstream));
+        return first_content(relay, upstream, deadline).await;
+    }
+    if kind.starts_with("text/event-stream") {
+        return Err(Failure::Garbled("an event stream, though none was asked for".into()).into());
+    }
+    let body = match with_deadline(deadline, response.read_to_end(ANSWER_BYTES_MAX)).await {
+        Ok(body) => body.map_err(failure_of)?,
+        Err(_) => return Err(Failure::Timeout(Phase::Body).into()),
+    };
+    let text = String::from_utf8(body).map_err(|_| Failure::Garbled("the answer is not UTF-8".into()))?;
+    let head = response.head.clone();
+    response.finish();
+    let header = |name: &str| head.headers.get_str(name);
+    if !job.request.stream {
+        return whole_answer(text, &header, upstream, job);
+    }
+    // Asked for a stream, it gave a whole answer.
+    match (judge_whole(&text), Relay::from_whole(&text, job.chat_stream(upstream))) {
+        (Whole::Content(_) | Whole::Empty(_), Some(relay)) => first_content(relay, upstream, deadline).await,
+        _ => whole_answer(text, &header, upstream, job),
+    }
+}
+
+/// Judges a whole answer with a 2xx status.
+fn whole_answer(
+    text: String,
+    header: &dyn Fn(&str) -> Option<&'_ str>,
+    upstream: &Upstream,
+    job: &Job<'_>,
+) -> Result<Answer, Failed> {
+    let judged = judge_whole(&text);
+    let (Whole::Content(usage) | Whole::Empty(usage)) = judged else {
+        return Err(match judged {
+            Whole::Garbled if !text.trim_start().starts_with('<') => {
+                Failure::Garbled("the answer is not JSON".into()).into()
+            }
+            _ => answer_error(upstream, header, text.into_bytes()),
+        });
+    };
+    let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
+    let answer = Answer::Whole(bytes, usage);
+    match judged {
+        Whole::Content(_) => Ok(answer),
+        _ => Err(Failed { empty: Some(answer), ..Failure::Empty.into() }),
+    }
+}
+
+/// An error inside a 2xx.
+fn answer_error(upstream: &Upstream, header: &dyn Fn(&str) -> Option<&'_ str>, body: Vec<u8>) -> Failed {
+    let verdict = judge_answer(&upstream.provider, 200, header, &body, now());
+    let error_body = verdict.class.is_clients().then_some(body);
+    Failed { verdict, empty: None, error_body }
+}
+
+/// Reads a stream up to its first content; until then every failure is invisible to the client.
+async fn first_content(mut relay: Relay, upstream: &Upstream, deadline: Instant) -> Result<Answer, Failed> {
+    while !relay.has_content && relay.state == State::Running {
+        if with_deadline(deadline, relay.advance()).await.is_err() {
+            return Err(Failure::Timeout(Phase::FirstContent).into());
+        }
+    }
+    if relay.has_content {
+        return Ok(Answer::Stream(Box::new(relay)));
+    }
+    Err(match std::mem::replace(&mut relay.state, State::Done) {
+        State::Error(text) => answer_error(upstream, &no_header, text.into_bytes()),
+        State::Broken(why) => broken(why).into(),
+        State::Running | State::Done => {
+            Failed { empty: Some(Answer::Stream(Box::new(relay))), ..Failure::Empty.into() }
+        }
+    })
+}
+
+/// A broken stream as a failure to judge.
+pub fn broken(why: Break) -> Failure {
+    match why {
+        Break::Truncated => Failure::Truncated,
+        Break::Garbled(what) => Failure::Garbled(what),
+        Break::TooLong => Failure::TooLong,
+    }
+}
+
+/// Judges an answer that is not 2xx, and keeps its connection if it ends cleanly.
+async fn refused(mut response: Response, upstream: &Upstream) -> Failed {
+    let mut body = Vec::new();
+    let read = async {
+        while body.len() < ERROR_BODY_BYTES_MAX && matches!(response.read(|data| body.extend_from_slice(data)).await, Ok(true)) {}
+    };
+    // Whatever has come by then has to do: the status says most.
+    let _ = with_deadline(Instant::now() + ERROR_BODY_TIME, read).await;
+    body.truncate(ERROR_BODY_BYTES_MAX);
+    let head = response.head.clone();
+    if coding(&head).is_some() {
+        body.clear();
+    }
+    let verdict =
+        judge_answer(&upstream.provider, head.status, &|name: &str| head.headers.get_str(name), &body, now());
+    response.finish();
+    let error_body = verdict.class.is_clients().then_some(body);
+    Failed { verdict, empty: None, error_body }
+}
+
+fn coding(head: &ResponseHead) -> Option<&str> {
+    head.headers.get_str("content-encoding").filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+}
+
+fn no_header(_: &str) -> Option<&'static str> {
+    None
+}
+
+/// Both clocks.
+pub fn now() -> Now {
+    Now { mono: Instant::now(), wall: SystemTime::now() }
+}
+
+fn failure_of(error: ExchangeError) -> Failure {
+    match error {
+        ExchangeError::Dial(DialError::Tls(why)) => Failure::Tls(why.to_string()),
+        ExchangeError::Dial(DialError::Timeout(dial::Phase::Tls)) => Failure::Timeout(Phase::Tls),
+        ExchangeError::Dial(DialError::Timeout(_)) => Failure::Timeout(Phase::Connect),
+        ExchangeError::Dial(why) => Failure::Connect(why.to_string()),
+        ExchangeError::Closed(_) => Failure::Closed,
+        ExchangeError::Truncated => Failure::Truncated,
+        ExchangeError::Garbled(what) => Failure::Garbled(what),
+        ExchangeError::TooLong => Failure::TooLong,
+    }
+}
+

@@ -1,0 +1,216 @@
+//! A provider's stream on its way to the client: bytes in, frames for the client out, and how it ended.
+
+use super::demo::DemoAnswer;
+use crate::dialect::chat::{Usage, Whole, judge_whole};
+use crate::dialect::chat_stream::{ChatStream, Step, whole_as_chunks};
+use crate::http::sse::{SseParser, push_event};
+use crate::limits::{HELD_BYTES_MAX, STREAM_TAIL_TIME};
+use crate::net::client::{ExchangeError, Response};
+use crate::net::deadline::with_deadline;
+use std::time::Instant;
+
+/// Where a stream comes from.
+pub enum Source {
+    /// A provider.
+    Http(Box<Response>),
+    /// The built-in demo.
+    Demo(Box<DemoAnswer>),
+    /// All of it has been read: a whole answer turned into a stream.
+    Read,
+}
+
+/// How far a stream has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum State {
+    /// More is expected.
+    Running,
+    /// It ended as it should.
+    Done,
+    /// The provider sent an error: its text, to be judged.
+    Error(String),
+    /// The connection, or the sense of it, was lost.
+    Broken(Break),
+}
+
+/// Why a stream broke.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Break {
+    /// It ended before its answer did.
+    Truncated,
+    /// It is not what it should be.
+    Garbled(String),
+    /// A frame, or all frames before the first content, were longer than their limit.
+    TooLong,
+}
+
+/// One stream of one backend.
+pub struct Relay {
+    source: Source,
+    parser: SseParser,
+    chat: ChatStream,
+    /// Frames for the client, not sent yet.
+    pub out: Vec<u8>,
+    /// How far it has come.
+    pub state: State,
+    /// Whether something has been said, so that the client may see it.
+    pub has_content: bool,
+    malformed: u32,
+}
+
+impl Relay {
+    /// Begins one.
+    pub fn new(source: Source, chat: ChatStream) -> Self {
+        Self {
+            source,
+            parser: SseParser::default(),
+            chat,
+            out: Vec::new(),
+            state: State::Running,
+            has_content: false,
+            malformed: 0,
+        }
+    }
+
+    /// Begins one from a whole answer; `None` if that is no chat completion.
+    pub fn from_whole(text: &str, chat: ChatStream) -> Option<Self> {
+        let mut relay = Self::new(Source::Read, chat);
+        relay.whole(text).then_some(relay)
+    }
+
+    /// Waits for the provider and turns what comes into frames. To be called while `state` is [`State::Running`].
+    pub async fn advance(&mut self) {
+        match &mut self.source {
+            Source::Http(response) => {
+                let mut too_long = false;
+                let parser = &mut self.parser;
+                let read = response.read(|data| too_long |= parser.feed(data).is_err()).await;
+                if too_long {
+                    self.state = State::Broken(Break::TooLong);
+                    return;
+                }
+                match read {
+                    Ok(true) => self.take_events(),
+                    Ok(false) => {
+                        let framed = response.is_framed();
+                        self.parser.finish();
+                        self.take_events();
+                        self.end(framed);
+                    }
+                    Err(e) => {
+                        self.take_events();
+                        self.lost(e);
+                    }
+                }
+            }
+            Source::Demo(demo) => match demo.next().await {
+                Some(data) => self.event("", &data),
+                None => self.end(true),
+            },
+            Source::Read => self.end(true),
+        }
+    }
+
+    fn take_events(&mut self) {
+        // The parser lends its events, and handling one needs the rest of `self`: it is put aside for the while.
+        let mut parser = std::mem::take(&mut self.parser);
+        while self.state == State::Running {
+            let Some(event) = parser.next_event() else { break };
+            if event.is_body && judge_whole(&event.data) != Whole::Garbled && self.whole(&event.data) {
+                continue;
+            }
+            if event.is_body && event.data.trim_start().starts_with('<') {
+                self.state = State::Error(event.data.into_owned());
+                break;
+            }
+            self.event(&event.name, &event.data);
+        }
+        self.parser = parser;
+    }
+
+    fn event(&mut self, name: &str, data: &str) {
+        match self.chat.event(name, data) {
+            Step::Forward { data, content } => {
+                self.has_content |= content;
+                push_event(&mut self.out, "", data);
+                if !self.has_content && self.out.len() > HELD_BYTES_MAX {
+                    self.state = State::Broken(Break::TooLong);
+                }
+            }
+            Step::Hide => {}
+            Step::Done => self.end(true),
+            Step::Error => self.state = State::Error(data.to_owned()),
+            Step::Malformed => {
+                self.malformed += 1;
+                log::debug!("skipped a line of the stream that is not JSON");
+            }
+        }
+    }
+
+    /// Takes a whole answer for the stream that it should have been.
+    fn whole(&mut self, text: &str) -> bool {
+        let Some(chunks) = whole_as_chunks(text) else { return false };
+        for chunk in chunks {
+            if self.state == State::Running {
+                self.event("", &chunk);
+            }
+        }
+        true
+    }
+
+    /// The body has ended, or `[DONE]` has come.
+    fn end(&mut self, framed: bool) {
+        if self.state != State::Running {
+            return;
+        }
+        if self.malformed > 0 && !self.has_content {
+            self.state = State::Broken(Break::Garbled("no event of the stream is JSON".into()));
+            return;
+        }
+        let framed = framed && !self.parser.is_truncated();
+        if self.chat.check_end(framed).is_err() {
+            self.state = State::Broken(Break::Truncated);
+            return;
+        }
+        for owed in self.chat.end() {
+            push_event(&mut self.out, "", &owed);
+        }
+        self.state = State::Done;
+    }
+
+    /// The connection failed. After `[DONE]` or a finish reason nothing can be missing.
+    fn lost(&mut self, error: ExchangeError) {
+        if self.state != State::Running {
+            return;
+        }
+        if self.chat.is_finished() {
+            self.end(false);
+            return;
+        }
+        self.state = State::Broken(match error {
+            ExchangeError::Garbled(what) => Break::Garbled(what),
+            ExchangeError::TooLong => Break::TooLong,
+            _ => Break::Truncated,
+        });
+    }
+
+    /// The usage told so far.
+    pub fn usage(&self) -> Option<Usage> {
+        self.chat.usage()
+    }
+
+    /// After the client has everything: waits a moment for the end of the provider's body, so that its connection
+    /// can serve again.
+    pub async fn finish(self) {
+        let Source::Http(mut response) = self.source else { return };
+        if self.state != State::Done {
+            return;
+        }
+        let tail = async {
+            // What follows the end is not the client's; more than a little of it costs the connection.
+            matches!(response.read(|_| ()).await, Ok(false)) || matches!(response.read(|_| ()).await, Ok(false))
+        };
+        if response.is_done() || matches!(with_deadline(Instant::now() + STREAM_TAIL_TIME, tail).await, Ok(true)) {
+            response.finish();
+        }
+    }
+}

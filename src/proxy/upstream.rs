@@ -1,0 +1,169 @@
+//! A configured backend, made ready to be called: everything that does not change from request to request.
+
+use crate::config::{Auth, Backend, BackendKind, DemoMode, HttpBackend, Protocol, ProxyChoice};
+use crate::http::head::push_header;
+use crate::net::client::Origin;
+use crate::net::dial::Route;
+use crate::net::proxy_env::ProxyEnv;
+use crate::net::tls::TlsConfig;
+use crate::secret::Secret;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One backend.
+pub struct Upstream {
+    /// Shown as `provider_name` and in the log.
+    pub name: String,
+    /// The preset, by which answers are judged.
+    pub provider: String,
+    /// The provider's name of the model.
+    pub model: String,
+    /// `model` as JSON text.
+    pub model_json: String,
+    /// `name` as JSON text.
+    pub name_json: String,
+    /// Whether `stream_options` may be sent.
+    pub takes_stream_options: bool,
+    /// How it is reached.
+    pub via: Via,
+}
+
+/// How a backend is reached.
+pub enum Via {
+    /// Answered by this program.
+    Demo(DemoMode),
+    /// Over HTTP, in chat completions.
+    Chat(Box<HttpUpstream>),
+    /// It speaks a protocol that chat requests are not translated into.
+    Unspoken,
+}
+
+/// The constant parts of a request to a provider.
+pub struct HttpUpstream {
+    /// Where to.
+    pub origin: Origin,
+    /// The request head up to `Content-Length: `; it holds the key, so it has no `Debug`.
+    pub head: Vec<u8>,
+    /// Time for the first content or the whole answer; `None`: the defaults.
+    pub timeout: Option<Duration>,
+    /// To remove it from whatever the provider says.
+    pub key: Secret,
+}
+
+/// TLS settings by their extra roots: backends that trust the same share their session caches.
+pub struct Trust {
+    ssl_cert_file: Option<PathBuf>,
+    made: HashMap<Option<PathBuf>, TlsConfig>,
+}
+
+impl Trust {
+    /// `ssl_cert_file` is trusted beside Mozilla's roots by all.
+    pub fn new(ssl_cert_file: Option<PathBuf>) -> Self {
+        Self { ssl_cert_file, made: HashMap::new() }
+    }
+
+    fn with(&mut self, tls_ca: Option<&Path>) -> Result<TlsConfig, String> {
+        let key = tls_ca.map(Path::to_owned);
+        if let Some(made) = self.made.get(&key) {
+            return Ok(made.clone());
+        }
+        let config = TlsConfig::new(tls_ca, self.ssl_cert_file.as_deref()).map_err(|e| e.to_string())?;
+        self.made.insert(key, config.clone());
+        Ok(config)
+    }
+}
+
+impl Upstream {
+    /// Makes a backend ready.
+    ///
+    /// # Errors
+    /// A file with certificates that cannot be read, in words.
+    pub fn new(backend: &Backend, trust: &mut Trust, proxies: &ProxyEnv) -> Result<Self, String> {
+        let via = match &backend.kind {
+            BackendKind::Demo(mode) => Via::Demo(*mode),
+            BackendKind::Http(http) if http.protocol == Protocol::OpenAi => {
+                Via::Chat(Box::new(HttpUpstream::new(http, trust, proxies)?))
+            }
+            BackendKind::Http(_) => Via::Unspoken,
+        };
+        Ok(Self {
+            name: backend.name.clone(),
+            provider: backend.provider.to_ascii_lowercase(),
+            model: backend.model.clone(),
+            model_json: json_string(&backend.model),
+            name_json: json_string(&backend.name),
+            takes_stream_options: backend.quirks.stream_options,
+            via,
+        })
+    }
+}
+
+/// A text as a JSON string, quotes included.
+fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+impl HttpUpstream {
+    fn new(http: &HttpBackend, trust: &mut Trust, proxies: &ProxyEnv) -> Result<Self, String> {
+        let url = &http.url;
+        let tls = if url.tls { Some(trust.with(http.tls_ca.as_deref())?) } else { None };
+        let proxy = match &http.proxy {
+            ProxyChoice::Environment => proxies.for_target(url.tls, &url.host, url.port).cloned(),
+            ProxyChoice::Direct => None,
+            ProxyChoice::Url(proxy) => Some(proxy.clone()),
+        };
+        let mut pool_key = format!("{}://{}:{}", if url.tls { "https" } else { "http" }, url.host, url.port);
+        if let Some(proxy) = &proxy {
+            pool_key = format!("{pool_key} via {}:{}", proxy.host, proxy.port);
+        }
+        if let Some(ca) = &http.tls_ca {
+            pool_key = format!("{pool_key} trusting {}", ca.display());
+        }
+        let route = Route { tls, host: url.host.clone(), port: url.port, proxy };
+        let head = request_head(http, &route);
+        let origin = Origin { route, pool_key: pool_key.into() };
+        Ok(Self { origin, head, timeout: http.timeout, key: http.key.clone() })
+    }
+}
+
+fn request_head(http: &HttpBackend, route: &Route) -> Vec<u8> {
+    let url = &http.url;
+    let mut head = Vec::with_capacity(512);
+    // Writing to a Vec cannot fail.
+    let _ = match route.is_forward_proxy() {
+        true => write!(head, "POST http://{}{}/chat/completions HTTP/1.1\r\n", url.host_header(), url.path),
+        false => write!(head, "POST {}/chat/completions HTTP/1.1\r\n", url.path),
+    };
+    push_header(&mut head, "Host", &url.host_header());
+    if let (true, Some(credentials)) = (route.is_forward_proxy(), route.proxy_authorization()) {
+        push_header(&mut head, "Proxy-Authorization", credentials.expose());
+    }
+    let has = |name: &str| http.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
+    let key = http.key.expose();
+    if !key.is_empty() {
+        match http.auth {
+            Auth::Bearer if has("authorization") => {}
+            Auth::Bearer => push_header(&mut head, "Authorization", &format!("Bearer {key}")),
+            Auth::XApiKey => push_header(&mut head, "x-api-key", key),
+        }
+    }
+    for (name, default) in [
+        // Some edges refuse requests without one, or with that of well-known libraries.
+        ("User-Agent", concat!("ai-free-swap/", env!("CARGO_PKG_VERSION"))),
+        ("Accept", "application/json, text/event-stream"),
+        // Compressed answers could not be looked into, nor passed on byte for byte.
+        ("Accept-Encoding", "identity"),
+        ("Content-Type", "application/json"),
+    ] {
+        if !has(name) {
+            push_header(&mut head, name, default);
+        }
+    }
+    for (name, value) in &http.headers {
+        push_header(&mut head, name, value.expose());
+    }
+    head.extend_from_slice(b"Content-Length: ");
+    head
+}

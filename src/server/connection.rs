@@ -1,0 +1,271 @@
+//! One client connection: requests in order, each read whole, answered, and watched for the client leaving.
+
+use super::Shared;
+use super::budget::Share;
+use super::connections::{Evicted, Slot};
+use super::respond::{Reply, Responder, write_all};
+use super::routes;
+use crate::dialect::error::ApiError;
+use crate::http::body::{BodyLength, BodyReader};
+use crate::http::head::{HeadScan, RequestHead};
+use crate::limits::{
+    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, HEADER_TIME, IDLE_TIME, LINGER_BYTES_MAX, LINGER_TIME,
+    READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
+};
+use crate::net::conn::Plain;
+use crate::net::deadline::with_deadline;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+/// A request body: text, and its share of the memory for all bodies.
+pub struct Body {
+    /// The whole body, a byte order mark removed.
+    pub text: String,
+    _share: Share,
+}
+
+/// Why a request has no body.
+pub enum BodyFailure {
+    /// The client is to be told.
+    Refused(ApiError),
+    /// There is nobody to tell.
+    Gone,
+}
+
+/// Serves a connection until it ends.
+pub async fn serve(shared: Arc<Shared>, io: Plain, slot: Slot) {
+    let mut input = Vec::new();
+    loop {
+        let head = match read_head(&io, &slot, &mut input).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(error) => {
+                let id = new_id();
+                log::info!("[{id}] refused: {} ({})", error.message, error.status);
+                let mut out = Responder::for_bad_head(&io, &id);
+                if out.whole(&Reply::error(&error)).await.is_ok() {
+                    linger(&io).await;
+                }
+                return;
+            }
+        };
+        // Only while a request runs does a connection own the memory of one.
+        let goes_on = Box::pin(one_request(&shared, &io, &slot, head, &mut input)).await;
+        if !goes_on {
+            return;
+        }
+        if input.is_empty() {
+            input = Vec::new();
+        }
+    }
+}
+
+/// A name for the log, given to the client as `x-request-id`.
+fn new_id() -> String {
+    format!("{:08x}", fastrand::u32(..))
+}
+
+/// Answers one request; whether the connection may carry another.
+async fn one_request(
+    shared: &Arc<Shared>,
+    io: &Plain,
+    slot: &Slot,
+    head: RequestHead,
+    input: &mut Vec<u8>,
+) -> bool {
+    let id = new_id();
+    let state = shared.state();
+    let cors = routes::cors_origin(&state.config, &head);
+    let mut out = Responder::new(io, &head, &id, cors.as_deref());
+    if slot.is_draining() {
+        out.close_after();
+    }
+    let mut incoming = Incoming { io, input, reader: BodyReader::new(head.body), declared: head.body, begun: false };
+    let served = routes::serve(shared, &state, &head, &mut incoming, &mut out).await;
+    match served {
+        Ok(()) if out.may_continue() && incoming.reader.is_done() => true,
+        Ok(()) => {
+            linger(io).await;
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// Reads up to the end of the next head; `None` when the connection ends between requests.
+async fn read_head(io: &Plain, slot: &Slot, input: &mut Vec<u8>) -> Result<Option<RequestHead>, ApiError> {
+    let mut scan = HeadScan::default();
+    if input.is_empty() {
+        let first = with_deadline(Instant::now() + IDLE_TIME, slot.idle(fill(io, input))).await;
+        match first {
+            Ok(Ok(Ok(1..))) => {}
+            Ok(Ok(Ok(0) | Err(_)) | Err(Evicted)) | Err(_) => return Ok(None),
+        }
+    }
+    let deadline = Instant::now() + HEADER_TIME;
+    loop {
+        match scan.request(input) {
+            Ok(Some((head, used))) => {
+                input.drain(..used);
+                return Ok(Some(head));
+            }
+            Ok(None) => {}
+            Err(e) => return Err(ApiError::new(e.status(), e.to_string())),
+        }
+        match with_deadline(deadline, fill(io, input)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return Ok(None),
+            Err(_) => {
+                let seconds = HEADER_TIME.as_secs();
+                return Err(ApiError::new(408, format!("The request head did not come within {seconds} s.")));
+            }
+        }
+    }
+}
+
+async fn fill(io: &Plain, input: &mut Vec<u8>) -> std::io::Result<usize> {
+    poll_fn(|cx| io.poll_read(cx, input, READ_BYTES_MAX)).await
+}
+
+/// After an answer that ends the connection: tells the client so, and reads what it still sends. Closing with unread
+/// bytes would reset the connection, and the answer with it.
+async fn linger(io: &Plain) {
+    if io.shutdown_write().is_err() {
+        return;
+    }
+    let drain = async {
+        let (mut sink, mut dropped) = (Vec::new(), 0);
+        while let Ok(n @ 1..) = fill(io, &mut sink).await {
+            dropped += n;
+            sink.clear();
+            if dropped > LINGER_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // The deadline is the point: whatever is left is not waited for.
+    let _ = with_deadline(Instant::now() + LINGER_TIME, drain).await;
+}
+
+/// The request's body, not read yet, and the bytes behind it.
+pub struct Incoming<'a> {
+    io: &'a Plain,
+    input: &'a mut Vec<u8>,
+    reader: BodyReader,
+    declared: BodyLength,
+    begun: bool,
+}
+
+impl Incoming<'_> {
+    /// Reads the whole body, up to `max` bytes, within the memory for all bodies.
+    pub async fn body(&mut self, shared: &Shared, max: usize, expect_continue: bool) -> Result<Body, BodyFailure> {
+        if let BodyLength::Length(length) = self.declared
+            && length > max as u64
+        {
+            return Err(BodyFailure::Refused(too_large(max)));
+        }
+        if expect_continue && self.input.is_empty() && !self.reader.is_done() {
+            let sent = write_all(self.io, &[b"HTTP/1.1 100 Continue\r\n\r\n"]).await;
+            sent.map_err(|_| BodyFailure::Gone)?;
+        }
+        self.begun = true;
+        let mut share = shared.bodies.share();
+        let mut bytes = Vec::new();
+        let start = Instant::now();
+        loop {
+            self.decode(&mut share, &mut bytes, max).await?;
+            if self.reader.is_done() {
+                break;
+            }
+            let earned = Duration::from_secs(bytes.len() as u64 / BODY_RATE_MIN);
+            let deadline = (Instant::now() + BODY_PROGRESS_TIME).min(start + BODY_PROGRESS_TIME + earned);
+            match with_deadline(deadline, fill(self.io, self.input)).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return Err(BodyFailure::Gone),
+                Err(_) => {
+                    let error = ApiError::new(408, "The request body came too slowly, or not to its end.");
+                    return Err(BodyFailure::Refused(error));
+                }
+            }
+        }
+        let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes.split_off(3) } else { bytes };
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            BodyFailure::Refused(ApiError::new(400, format!("The body is not UTF-8 (byte {at}).")))
+        })?;
+        Ok(Body { text, _share: share })
+    }
+
+    /// Decodes what has been read so far.
+    async fn decode(&mut self, share: &mut Share, bytes: &mut Vec<u8>, max: usize) -> Result<(), BodyFailure> {
+        let mut at = 0;
+        while !self.reader.is_done() {
+            let rest = self.input.get(at..).unwrap_or_default();
+            let (used, data) = self.reader.read(rest).map_err(|e| {
+                BodyFailure::Refused(ApiError::new(400, format!("The request body is not framed properly: {e}.")))
+            })?;
+            if data.len() > max - bytes.len() {
+                return Err(BodyFailure::Refused(too_large(max)));
+            }
+            if !data.is_empty() {
+                let room = with_deadline(Instant::now() + BODY_MEMORY_WAIT, share.grow(data.len())).await;
+                room.map_err(|_| {
+                    let text = "Too many large requests are in flight; try again in a moment.";
+                    BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
+                })?;
+                bytes.extend_from_slice(data);
+            }
+            if used == 0 {
+                break;
+            }
+            at += used;
+        }
+        self.input.drain(..at);
+        if self.input.is_empty() {
+            *self.input = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Whether nothing of the body is outstanding.
+    pub fn is_read(&self) -> bool {
+        self.reader.is_done()
+    }
+
+    /// Runs `work` until it ends or the client goes away, whichever comes first; dropping the work cancels it.
+    ///
+    /// A client that closes its sending side only is taken for gone, as by other proxies: the two look the same.
+    /// Bytes of a next request are read ahead, a bounded number of them.
+    pub async fn while_here<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll_gone(cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.input.len() < READ_AHEAD_BYTES_MAX {
+            // Only the event tells: a read that finds nothing would be one system call for each request.
+            if ready!(self.io.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            match ready!(self.io.poll_read(cx, self.input, READ_AHEAD_BYTES_MAX)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+fn too_large(max: usize) -> ApiError {
+    let text = format!(
+        "The request body is larger than this proxy takes ({max} bytes); raise `server.max_body` in its config."
+    );
+    ApiError::new(413, text).code("request_too_large")
+}
