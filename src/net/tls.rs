@@ -1,12 +1,248 @@
-//! TLS to providers. The only file that names rustls.
+//! TLS to providers: trust, handshake, and the connection after it. The only file that names rustls.
+//!
+//! Bytes come from the thread's read buffer and go to rustls only as fast as its plaintext is taken, so neither side
+//! piles up. Verification is never switched off: who has a private CA names it. Knows no HTTP but its ALPN name.
 
-use std::io::{self, BufRead, IoSlice, Write};
+use std::fmt;
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
-use rustls::ClientConnection;
+use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, PeerIncompatible, RootCertStore,
+};
 
-use super::conn::Plain;
-use crate::limits::READ_BYTES_MAX;
+use super::conn::{Conn, Plain};
+use super::deadline::with_deadline;
+use crate::limits::{CA_FILE_BYTES_MAX, READ_BYTES_MAX, TLS_SESSIONS_MAX, TLS_WRITE_BYTES_MAX};
+
+/// Whom to trust, and the sessions to resume. Cheap to clone; connections that share it share the sessions.
+#[derive(Debug, Clone)]
+pub struct TlsConfig(Arc<ClientConfig>);
+
+impl TlsConfig {
+    /// Trusts Mozilla's roots and the PEM certificates of the files: `tls_ca` of a backend, `SSL_CERT_FILE`.
+    pub fn new(tls_ca: Option<&Path>, ssl_cert_file: Option<&Path>) -> Result<Self, TlsSetupError> {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        for path in [tls_ca, ssl_cert_file].into_iter().flatten() {
+            let (added, _) = roots.add_parsable_certificates(certificates(path)?);
+            if added == 0 {
+                return Err(TlsSetupError { path: path.to_owned(), why: Why::NoCertificate });
+            }
+        }
+        // Explicit, so that nothing global decides. It supports both versions, so this cannot fail.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|err| TlsSetupError { path: PathBuf::new(), why: Why::Rustls(err) })?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(TLS_SESSIONS_MAX)));
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+/// A file of certificates that cannot be used.
+#[derive(Debug)]
+pub struct TlsSetupError {
+    path: PathBuf,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Io(io::Error),
+    TooLarge,
+    Pem(rustls::pki_types::pem::Error),
+    NoCertificate,
+    Rustls(rustls::Error),
+}
+
+impl fmt::Display for TlsSetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.why {
+            Why::Io(err) => write!(f, "cannot read the certificates in {path}: {err}"),
+            Why::TooLarge => {
+                write!(f, "{path} is larger than {CA_FILE_BYTES_MAX} bytes: not a file of CA certificates")
+            }
+            Why::Pem(err) => write!(f, "{path} is damaged, expected PEM certificates: {err}"),
+            Why::NoCertificate => {
+                write!(f, "{path} has no usable certificate, expected PEM (-----BEGIN CERTIFICATE-----)")
+            }
+            Why::Rustls(err) => write!(f, "TLS cannot be set up: {err}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsSetupError {}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+    let fail = |why| TlsSetupError { path: path.to_owned(), why };
+    let mut pem = Vec::new();
+    // One byte more than allowed tells a file that is too large from one that just fits.
+    let limit = CA_FILE_BYTES_MAX as u64 + 1;
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut pem))
+        .map_err(|err| fail(Why::Io(err)))?;
+    if pem.len() > CA_FILE_BYTES_MAX {
+        return Err(fail(Why::TooLarge));
+    }
+    CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|err| fail(Why::Pem(err)))
+}
+
+/// Why there is no TLS connection. The texts are for people and name the cause; they quote the peer only cleaned.
+#[derive(Debug)]
+pub enum TlsError {
+    /// The peer has not shown that it is who it should be.
+    Certificate(String),
+    /// The peer knows TLS 1.1 or older only.
+    TooOld,
+    /// Something answered, but not in TLS: mostly plain HTTP on that port.
+    NotTls,
+    /// The peer closed in the middle of the handshake.
+    Closed,
+    /// The host of the URL is neither a DNS name nor an IP address.
+    Host,
+    /// Not done in time.
+    Timeout,
+    /// The connection broke.
+    Io(io::Error),
+    /// Anything else rustls objects to, in its words.
+    Protocol(String),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsError::Certificate(text) => f.write_str(text),
+            TlsError::TooOld => f.write_str("the server speaks no TLS newer than 1.1"),
+            TlsError::NotTls => f.write_str("the port does not speak TLS (http instead of https?)"),
+            TlsError::Closed => f.write_str("the server closed the connection during the TLS handshake"),
+            TlsError::Host => f.write_str("the host is neither a DNS name nor an IP address"),
+            TlsError::Timeout => f.write_str("the server did not finish the TLS handshake in time"),
+            TlsError::Io(err) => write!(f, "the connection broke during the TLS handshake: {err}"),
+            TlsError::Protocol(text) => write!(f, "TLS: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// Makes a TLS connection of `plain`, whose peer must prove to be `host` (a name, or an IP address with or without
+/// brackets) until `deadline`.
+pub async fn handshake(
+    plain: Plain,
+    host: &str,
+    config: &TlsConfig,
+    deadline: Instant,
+) -> Result<Conn, TlsError> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    // SNI has no trailing dot (RFC 6066 §3).
+    let bare = bare.strip_suffix('.').unwrap_or(bare);
+    let name = ServerName::try_from(bare.to_owned()).map_err(|_| TlsError::Host)?;
+    let mut tls = ClientConnection::new(config.0.clone(), name).map_err(|err| describe(&err, false))?;
+    tls.set_buffer_limit(Some(TLS_WRITE_BYTES_MAX));
+    let mut conn =
+        Box::new(TlsConn { plain, tls, unfed: Vec::new(), eof: false, broken: None, close_sent: false });
+    match with_deadline(deadline, poll_fn(|cx| conn.poll_handshake(cx))).await {
+        Ok(Ok(())) => Ok(Conn::Tls(conn)),
+        Ok(Err(err)) => Err(err),
+        Err(_) => Err(TlsError::Timeout),
+    }
+}
+
+/// What `err` means to people. `heard` says whether the peer has spoken valid TLS before.
+fn describe(err: &rustls::Error, heard: bool) -> TlsError {
+    match err {
+        rustls::Error::InvalidCertificate(err) => TlsError::Certificate(describe_certificate(err)),
+        rustls::Error::NoCertificatesPresented => {
+            TlsError::Certificate("the server has shown no certificate".to_owned())
+        }
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        )
+        | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => TlsError::TooOld,
+        rustls::Error::InvalidMessage(_) if !heard => TlsError::NotTls,
+        rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {
+            TlsError::Certificate("the server does not know the host name it was asked for".to_owned())
+        }
+        err => TlsError::Protocol(err.to_string()),
+    }
+}
+
+fn describe_certificate(err: &CertificateError) -> String {
+    match err {
+        CertificateError::Expired => "the certificate has expired".to_owned(),
+        CertificateError::ExpiredContext { time, not_after } => {
+            format!("the certificate expired {} ago (or the clock here is wrong)", age(*not_after, *time))
+        }
+        CertificateError::NotValidYet => {
+            "the certificate is not valid yet (is the clock here right?)".to_owned()
+        }
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "the certificate is not valid before {} from now (is the clock here right?)",
+            age(*time, *not_before)
+        ),
+        CertificateError::UnknownIssuer => {
+            "the certificate is self-signed or from an unknown issuer (a private CA goes into tls_ca)"
+                .to_owned()
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "the certificate is not for {} but for {}",
+            expected.to_str(),
+            names(presented).unwrap_or_else(|| "no name at all".to_owned())
+        ),
+        CertificateError::NotValidForName => "the certificate is for another name".to_owned(),
+        CertificateError::Revoked => "the certificate is revoked".to_owned(),
+        // webpki's word for a self-signed CA certificate that is used as a server's.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the certificate is self-signed (a CA used as a server's certificate)".to_owned()
+        }
+        err => {
+            format!("the certificate is not acceptable: {}", rustls::Error::InvalidCertificate(err.clone()))
+        }
+    }
+}
+
+fn age(from: UnixTime, to: UnixTime) -> String {
+    let seconds = to.as_secs().saturating_sub(from.as_secs());
+    match seconds {
+        0..7_200 => format!("{} minutes", seconds / 60),
+        7_200..172_800 => format!("{} hours", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The first names of a certificate, as the verifier shows them (`DnsName("a.example")`), without what could forge
+/// a log line.
+fn names(presented: &[String]) -> Option<String> {
+    const NAMES_SHOWN: usize = 4;
+    const NAME_CHARS_SHOWN: usize = 80;
+    let shown: Vec<String> = presented
+        .iter()
+        .take(NAMES_SHOWN)
+        .map(|name| {
+            let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+            inner
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || ".-*_:".contains(*c))
+                .take(NAME_CHARS_SHOWN)
+                .collect()
+        })
+        .collect();
+    let more = if presented.len() > NAMES_SHOWN { " and others" } else { "" };
+    if shown.is_empty() { None } else { Some(shown.join(", ") + more) }
+}
 
 /// A verified TLS connection to a provider; see [`Conn`](super::conn::Conn) for the contract of its methods.
 #[derive(Debug)]
@@ -23,6 +259,25 @@ pub struct TlsConn {
 }
 
 impl TlsConn {
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TlsError>> {
+        loop {
+            if let Some(err) = &self.broken {
+                let err = describe(err, self.tls.protocol_version().is_some());
+                // The alert that tells the server why, if the socket takes it.
+                let _ = self.poll_flush(cx);
+                return Poll::Ready(Err(err));
+            }
+            ready!(self.poll_flush(cx)).map_err(TlsError::Io)?;
+            if !self.tls.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.eof || self.tls.reader().fill_buf().is_ok() {
+                return Poll::Ready(Err(TlsError::Closed));
+            }
+            ready!(self.poll_fill(cx, &mut Vec::new(), 0)).map_err(TlsError::Io)?;
+        }
+    }
+
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -155,8 +410,8 @@ impl TlsConn {
     }
 }
 
-/// Smallest read from the socket: a `max` of one byte must not mean one system call per byte of a TLS record.
-const READ_BYTES_MIN: usize = 4096;
+/// Smallest read from the socket: a whole TLS record, as nothing of it can be handed out before its last byte.
+const READ_BYTES_MIN: usize = 17 * 1024;
 
 /// Reads of one probe. Servers send two to four session tickets, mostly in one segment.
 const QUIET_READS_MAX: usize = 4;
