@@ -582,10 +582,11 @@ pub(super) mod testing {
         config: Arc<ServerConfig>,
         with: impl Fn(&mut Stream) + Send + Sync + 'static,
     ) -> SocketAddr {
-        serve(move |stream| {
-            let tls = ServerConnection::new(config.clone()).unwrap();
-            with(&mut StreamOwned::new(tls, stream));
-        })
+        serve(move |stream| with(&mut accept(&config, stream)))
+    }
+
+    pub fn accept(config: &Arc<ServerConfig>, stream: TcpStream) -> Stream {
+        StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream)
     }
 }
 
