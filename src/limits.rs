@@ -32,6 +32,10 @@ pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 pub const HELD_BYTES_MAX: usize = 1024 * 1024;
 /// One read from a socket. The buffer belongs to the thread, not to the connection.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
+/// Ciphertext waiting for the socket, per TLS connection: four full records.
+pub const TLS_WRITE_BYTES_MAX: usize = 64 * 1024;
+/// `tls_ca` or `SSL_CERT_FILE`. The bundles of distributions have about 250 KB.
+pub const CA_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 // --- Time ---------------------------------------------------------------------------------------------------
 
@@ -76,6 +80,12 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.
 pub const POOL_IDLE_MAX: usize = 512;
+/// TLS sessions kept for resumption: 32 servers with 8 tickets each.
+pub const TLS_SESSIONS_MAX: usize = 256;
+/// Addresses of one host that are tried: at 250 ms each, more would not get their turn anyway.
+pub const ADDRESSES_MAX: usize = 16;
+/// Nesting of a JSON body. serde_json's own limit is 128; the skim that checks ours is not recursive.
+pub const JSON_DEPTH_MAX: usize = 512;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
 

@@ -3,4 +3,5 @@
 pub mod conn;
 pub mod deadline;
 pub mod dial;
+pub mod proxy_env;
 pub mod tls;
