@@ -106,3 +106,21 @@ pub const ACCEPT_REST_TIME: Duration = Duration::from_millis(100);
 pub const READ_AHEAD_BYTES_MAX: usize = HEAD_BYTES_MAX;
 /// Reading the body of an error answer, which is only read to judge it.
 pub const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+// --- Configuration ------------------------------------------------------------------------------------------
+
+/// The configuration file. A hundred backends take about 20 KiB.
+pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// What the configuration may hold once aliases and `${NAME}` are expanded: a few nested aliases reach gigabytes.
+pub const CONFIG_EXPANDED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Open brackets in the configuration file. The scanner's work grows with their square.
+pub const CONFIG_BRACKETS_MAX: usize = 512;
+/// A URL in the configuration.
+pub const URL_BYTES_MAX: usize = 2048;
+/// All extra request headers of one backend together: half of a head that servers accept.
+pub const EXTRA_HEADER_BYTES_MAX: usize = HEAD_BYTES_MAX / 2;
+/// Executor threads: beyond this a proxy only waits for memory.
+pub const THREADS_MAX: u64 = 64;
+/// Any duration in the configuration. A larger one is a mistake in the unit.
+pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Default of `extra.default_max_tokens`: Anthropic's protocol has no "as much as you like".
+pub const DEFAULT_MAX_TOKENS: u32 = 4096;
