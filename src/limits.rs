@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of one head. SDKs send about 25, CDNs answer with about 40.
 pub const HEAD_FIELDS_MAX: usize = 100;
+/// Empty lines skipped before a request. RFC 9112 §2.2 asks for one; old clients sent it behind a POST body.
+pub const LEADING_EMPTY_LINES_MAX: usize = 4;
 /// One chunk-size line with its extensions (RFC 9112 §7.1.1 asks for a limit). Nobody uses extensions.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// All trailer fields of a chunked body together; they are read and dropped.
