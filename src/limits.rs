@@ -86,8 +86,6 @@ pub const POOL_IDLE_MAX: usize = 512;
 pub const TLS_SESSIONS_MAX: usize = 256;
 /// Addresses of one host that are tried: at 250 ms each, more would not get their turn anyway.
 pub const ADDRESSES_MAX: usize = 16;
-/// Nesting of a JSON body. serde_json's own limit is 128; the skim that checks ours is not recursive.
-pub const JSON_DEPTH_MAX: usize = 512;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
 

@@ -1,6 +1,6 @@
 //! Errors of this program in the shape of the API that was called.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// An error answer. It knows its HTTP status as a number because every API defines one for each kind.
@@ -38,6 +38,27 @@ impl ApiError {
     /// The same with `error.param`.
     pub fn param(self, param: &'static str) -> Self {
         Self { param: Some(param.into()), ..self }
+    }
+
+    /// Takes `type`, `param` and `code` from a provider's own error, where it has them in OpenAI's shape.
+    pub fn with_details_of(mut self, body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(borrow)]
+            error: Inner<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Inner<'a> {
+            #[serde(borrow, default)]
+            param: Option<Cow<'a, str>>,
+            #[serde(borrow, default)]
+            code: Option<Cow<'a, str>>,
+        }
+        if let Ok(Envelope { error }) = serde_json::from_slice(body) {
+            self.param = error.param.map(|param| param.into_owned().into());
+            self.code = error.code.map(|code| code.into_owned().into());
+        }
+        self
     }
 
     /// `{"error":{"message","type","param","code"}}`, as OpenAI writes it.
