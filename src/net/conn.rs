@@ -61,7 +61,8 @@ impl Plain {
 
     /// Waits until there is something to read (data, end or error), without reading. May be ready for nothing.
     ///
-    /// Being polled again while it waits costs no system call.
+    /// Being polled again while it waits costs no system call. Once it was ready, read before waiting again: what
+    /// stays in the socket makes it ready at once.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(match &self.socket {
             Socket::Tcp(stream) => stream.poll_readable(cx),
@@ -236,7 +237,10 @@ impl Conn {
     /// Takes some of `bytes`: more than 0 unless `bytes` is empty. What TLS took may wait for
     /// [`poll_flush`](Self::poll_flush).
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        match self {
+            Conn::Plain(plain) => plain.poll_write(cx, bytes),
+            Conn::Tls(tls) => tls.poll_write_vectored(cx, &[IoSlice::new(bytes)]),
+        }
     }
 
     /// As [`poll_write`](Self::poll_write), for several slices in one socket write or TLS record.

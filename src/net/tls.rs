@@ -614,7 +614,7 @@ mod tests {
     }
 
     fn error(address: SocketAddr, host: &str, config: &TlsConfig) -> TlsError {
-        run(connect(address, host, config, 10_000)).err().expect("the handshake must fail")
+        run(connect(address, host, config, 10_000)).expect_err("the handshake must fail")
     }
 
     async fn write_all(conn: &mut Conn, mut bytes: &[u8]) {
