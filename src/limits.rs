@@ -72,6 +72,35 @@ pub const MAX_WAIT_TIME: Duration = Duration::from_secs(20);
 /// Default of `request_timeout`: all attempts of one request until the first content.
 pub const REQUEST_TIME: Duration = Duration::from_secs(600);
 
+// --- Benches ------------------------------------------------------------------------------------------------
+// Only for what we guess: a wait that the provider states is neither shortened nor capped.
+
+/// Rate limit without a stated reset: the first guess, doubled up to the second. Minute windows are the rule.
+pub const BENCH_RATE: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(300)];
+/// Daily quota without a stated or known reset. Windows may be rolling or of some hours, so it is asked again.
+pub const BENCH_DAY: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(6 * 3600)];
+/// Monthly quota: one call a day finds out that it was raised.
+pub const BENCH_MONTH: Duration = Duration::from_secs(24 * 3600);
+/// No credit: somebody may pay at any time.
+pub const BENCH_CREDIT: Duration = Duration::from_secs(3600);
+/// Refused key: doubled up to the second.
+pub const BENCH_KEY: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(6 * 3600)];
+/// Model gone.
+pub const BENCH_MODEL: Duration = Duration::from_secs(3600);
+/// Forbidden.
+pub const BENCH_FORBIDDEN: Duration = Duration::from_secs(600);
+/// Down: doubled up to the second, a quarter of it left to the dice.
+pub const BENCH_DOWN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// A probe of a backend that was down keeps others away for this long. It may take its time to answer, and they
+/// must not be refused meanwhile.
+pub const PROBE_TIME: Duration = Duration::from_secs(2);
+/// Between two probes of a bench that is not over, made because a request has nothing else left.
+pub const LAST_RESORT_GAP: Duration = Duration::from_millis(100);
+/// How often a request that waits for another's probe looks again.
+pub const PROBE_STEP: Duration = Duration::from_millis(50);
+/// How often one request, held for a stated reset, asks a backend again that has already refused it.
+pub const HELD_RETRIES_MAX: usize = 3;
+
 // --- Counts -------------------------------------------------------------------------------------------------
 
 /// Attempts of one request over all cycles.
