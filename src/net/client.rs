@@ -1,7 +1,7 @@
 //! The HTTP/1.1 client: one request, one answer, on a pooled or a fresh connection.
 
 use super::conn::Conn;
-use super::dial::{DialError, Route, dial};
+use super::dial::{DialError, DialTimes, Route, dial};
 use super::pool::Pool;
 use crate::http::body::{BodyError, BodyLength, BodyReader};
 use crate::http::head::{HeadScan, ResponseError, ResponseHead};
@@ -72,7 +72,7 @@ pub async fn send(pool: &Arc<Pool>, origin: &Origin, request: &[&[u8]]) -> Resul
             other => return other.map(|answer| answer.at_home(pool, origin)),
         }
     }
-    let conn = dial(&origin.route).await.map_err(ExchangeError::Dial)?;
+    let conn = dial(&origin.route, DialTimes::default()).await.map_err(ExchangeError::Dial)?;
     exchange(conn, request).await.map(|answer| answer.at_home(pool, origin))
 }
 
