@@ -4,6 +4,7 @@
 //! cores decide: `http` (framing), `dialect` (JSON), `route` (order and judgement), `provider` (facts).
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod dialect;

@@ -1,4 +1,233 @@
 //! The program: command line in, exit code out.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use ai_free_swap::cli::{self, Args, Command, HELP};
+use ai_free_swap::config::{self, Config};
+use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_IDLE_TIME};
+use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
+use ai_free_swap::net::proxy_env::ProxyEnv;
+use ai_free_swap::proxy::state::State;
+use ai_free_swap::proxy::upstream::{Trust, Via};
+use ai_free_swap::server::date::Civil;
+use ai_free_swap::server::{Listener, Shared, accept_all};
+use ai_free_swap::{check, net};
+use async_signal::{Signal, Signals};
+use futures_lite::{FutureExt, StreamExt, future};
+use smol::Executor;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+/// musl's own allocator is several times slower, and this one needs no more memory.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+/// A mistake in the config, or an address that cannot be had: as the original program.
+const EXIT_FAILURE: u8 = 1;
+/// A command line that was not understood.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let (command, args) = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(parsed) => parsed,
+        Err(e) => return fail(EXIT_USAGE, &e.to_string()),
+    };
+    let result = match command {
+        Command::Help => print(HELP),
+        Command::Version => print(concat!("ai-free-swap ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Check { offline } => run_check(&args, offline),
+        Command::Serve => serve(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(e) => fail(EXIT_FAILURE, &e),
+    }
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    // Nobody is left to tell if stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{message}");
+    ExitCode::from(code)
+}
+
+fn print(text: &str) -> Result<ExitCode, String> {
+    // `ai-free-swap --help | head` closes the pipe early; that is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The config file, or what the environment gives when none was named and there is none.
+fn load_config(args: &Args) -> Result<Config, String> {
+    let path = &args.config;
+    let shown = path.display();
+    let mut config = match File::open(path) {
+        Ok(file) => {
+            let mut text = String::new();
+            file.take(CONFIG_BYTES_MAX as u64 + 1)
+                .read_to_string(&mut text)
+                .map_err(|e| format!("Error loading config: {shown}: {e}"))?;
+            config::load(&text, &shown.to_string(), &env).map_err(|e| format!("Error loading config: {e}"))?
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !args.config_given => {
+            config::from_environment(&env)
+        }
+        Err(e) => return Err(format!("Error loading config: {shown}: {e}")),
+    };
+    if let Some(host) = &args.host {
+        config.server.host.clone_from(host);
+    }
+    if let Some(port) = args.port {
+        config.server.port = port;
+    }
+    Ok(config)
+}
+
+/// The config with everything it refers to: certificates, proxies.
+fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
+    let config = load_config(args)?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let proxies = ProxyEnv::from_env(&env).map_err(|e| e.to_string())?;
+    let mut trust =
+        Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
+    let state = State::new(config, &mut trust, &proxies, previous)?;
+    for upstream in &state.upstreams {
+        if matches!(upstream.via, Via::Unspoken) {
+            log::warn!(
+                "backend {} speaks Anthropic Messages; chat requests do not reach it in this version",
+                upstream.name
+            );
+        }
+    }
+    Ok(state)
+}
+
+fn start_logging(args: &Args) {
+    // journald stamps each line itself.
+    let stamped = std::env::var_os("JOURNAL_STREAM").is_none();
+    env_logger::Builder::new()
+        .filter_level(log::LevelFilter::Warn)
+        .filter_module("ai_free_swap", args.log_level)
+        .format(move |out, record| {
+            if stamped {
+                write!(out, "{} ", Civil::of(SystemTime::now()).rfc3339())?;
+            }
+            writeln!(out, "{:<5} {}", record.level(), record.args())
+        })
+        .init();
+}
+
+fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
+    start_logging(args);
+    let state = load_state(args, None)?;
+    if offline {
+        let count = state.upstreams.len();
+        return print(&format!(
+            "The configuration is good: {count} backend{}.\n",
+            if count == 1 { "" } else { "s" }
+        ));
+    }
+    let (table, good) = async_io::block_on(future::or(check::check(&state), async {
+        drive().await;
+        future::pending().await
+    }));
+    print(&table)?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
+}
+
+fn serve(args: &Args) -> Result<ExitCode, String> {
+    start_logging(args);
+    let descriptors = net::raise_descriptor_limit();
+    let state = Arc::new(load_state(args, None)?);
+    let listeners = Listener::open(&state.config.server)?;
+    let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
+        .map_err(|e| format!("cannot watch for signals: {e}"))?;
+    describe(&state);
+    for listener in &listeners {
+        log::info!("listening on {}", listener.describe());
+    }
+
+    let executor: &'static Executor<'static> = Box::leak(Box::new(Executor::new()));
+    for number in 1..state.config.server.threads {
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || async_io::block_on(executor.run(future::pending::<()>())))
+            .map_err(|e| format!("cannot start a thread: {e}"))?;
+    }
+    let shared = Shared::new(state, descriptors);
+    executor.spawn(drive()).detach();
+    executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
+        .collect();
+    async_io::block_on(executor.run(async {
+        while let Some(Ok(signal)) = signals.next().await {
+            match signal {
+                Signal::Hup => reload(args, &shared),
+                _ => break,
+            }
+        }
+        // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
+        drop(accepting);
+        drain(&shared, &mut signals).await;
+    }));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(state: &State) {
+    let names: Vec<_> = state.upstreams.iter().map(|u| format!("{} ({})", u.name, u.model)).collect();
+    log::info!("ai-free-swap {}: {} backends: {}", env!("CARGO_PKG_VERSION"), names.len(), names.join(", "));
+    if state.upstreams.iter().all(|upstream| matches!(upstream.via, Via::Demo(_))) {
+        log::info!("no provider is configured, so the demo answers; see --help for how to add one");
+    }
+    if state.config.server.api_key.is_none() {
+        log::info!("no server.api_key is set: everyone who reaches this port may use it");
+    }
+}
+
+async fn sweep_pool(shared: Arc<Shared>) {
+    loop {
+        sleep_until(Instant::now() + POOL_IDLE_TIME / 2).await;
+        shared.state().pool.sweep(Instant::now());
+    }
+}
+
+fn reload(args: &Args, shared: &Shared) {
+    let previous = shared.state();
+    match load_state(args, Some(&previous)) {
+        Ok(state) => {
+            let (old, new) = (&previous.config.server, &state.config.server);
+            if (&old.host, old.port, &old.socket, old.threads)
+                != (&new.host, new.port, &new.socket, new.threads)
+            {
+                log::warn!("server.host, port, socket and threads take effect at the next start");
+            }
+            describe(&state);
+            shared.replace_state(Arc::new(state));
+            log::info!("configuration reloaded");
+        }
+        Err(e) => log::error!("configuration not reloaded, the old one stays: {e}"),
+    }
+}
+
+/// Lets what runs end, within limits; a second signal ends it at once.
+async fn drain(shared: &Shared, signals: &mut Signals) {
+    log::info!("ending: waiting up to {} s for running requests", DRAIN_TIME.as_secs());
+    shared.connections.drain();
+    let again = async {
+        while let Some(Ok(Signal::Hup)) = signals.next().await {}
+        log::info!("ending at once");
+    };
+    if with_deadline(Instant::now() + DRAIN_TIME, shared.connections.all_ended().or(again)).await.is_err() {
+        log::warn!("some requests did not end in time");
+    }
+}

@@ -113,7 +113,11 @@ async fn exchange(mut conn: Conn, request: &[&[u8]]) -> Result<Response, Exchang
 
 /// Writes all pieces. `false` if the provider began to answer before it had them all: it need not read on
 /// (RFC 9112 §9.5), and the connection is not used again.
-async fn write_request(conn: &mut Conn, request: &[&[u8]], input: &mut Vec<u8>) -> Result<bool, ExchangeError> {
+async fn write_request(
+    conn: &mut Conn,
+    request: &[&[u8]],
+    input: &mut Vec<u8>,
+) -> Result<bool, ExchangeError> {
     let mut slices: Vec<IoSlice<'_>> = request.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut rest = slices.as_mut_slice();
     IoSlice::advance_slices(&mut rest, 0);

@@ -96,8 +96,8 @@ async fn demo(demo: Demo, upstream: &Upstream, job: &Job<'_>) -> Result<Answer, 
             let relay = Relay::new(Source::Demo(answer), job.chat_stream(upstream));
             first_content(relay, upstream, deadline).await
         }
-        Demo::Answer(answer) => whole_answer(answer.whole(), &no_header, upstream, job),
-        Demo::Refuse(status, body) => Err(judge_answer(&upstream.provider, status, &no_header, body.as_bytes(), now()).into()),
+        Demo::Answer(answer) => whole_answer(answer.whole(), None, upstream, job),
+        Demo::Refuse(status, body) => Err(judge(upstream, status, None, body.as_bytes()).into()),
         Demo::Stall => {
             sleep_until(deadline.min(Instant::now() + STALL_TIME)).await;
             Err(Failure::Timeout(Phase::FirstContent).into())
@@ -120,7 +120,7 @@ async fn over_http(
         let mut request = vec![http.head.as_slice(), end_of_head.as_bytes()];
         request.extend(body);
         match with_deadline(deadline, client::send(pool, &http.origin, &request)).await {
-            Ok(sent) => sent.map_err(|e| failure_of(e))?,
+            Ok(sent) => sent.map_err(failure_of)?,
             Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
         }
     };
@@ -146,21 +146,20 @@ async fn over_http(
     let text = String::from_utf8(body).map_err(|_| Failure::Garbled("the answer is not UTF-8".into()))?;
     let head = response.head.clone();
     response.finish();
-    let header = |name: &str| head.headers.get_str(name);
     if !job.request.stream {
-        return whole_answer(text, &header, upstream, job);
+        return whole_answer(text, Some(&head), upstream, job);
     }
     // Asked for a stream, it gave a whole answer.
     match (judge_whole(&text), Relay::from_whole(&text, job.chat_stream(upstream))) {
         (Whole::Content(_) | Whole::Empty(_), Some(relay)) => first_content(relay, upstream, deadline).await,
-        _ => whole_answer(text, &header, upstream, job),
+        _ => whole_answer(text, Some(&head), upstream, job),
     }
 }
 
 /// Judges a whole answer with a 2xx status.
 fn whole_answer(
     text: String,
-    header: &dyn Fn(&str) -> Option<&'_ str>,
+    head: Option<&ResponseHead>,
     upstream: &Upstream,
     job: &Job<'_>,
 ) -> Result<Answer, Failed> {
@@ -170,7 +169,7 @@ fn whole_answer(
             Whole::Garbled if !text.trim_start().starts_with('<') => {
                 Failure::Garbled("the answer is not JSON".into()).into()
             }
-            _ => answer_error(upstream, header, text.into_bytes()),
+            _ => answer_error(upstream, head, text.into_bytes()),
         });
     };
     let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
@@ -182,8 +181,8 @@ fn whole_answer(
 }
 
 /// An error inside a 2xx.
-fn answer_error(upstream: &Upstream, header: &dyn Fn(&str) -> Option<&'_ str>, body: Vec<u8>) -> Failed {
-    let verdict = judge_answer(&upstream.provider, 200, header, &body, now());
+fn answer_error(upstream: &Upstream, head: Option<&ResponseHead>, body: Vec<u8>) -> Failed {
+    let verdict = judge(upstream, 200, head, &body);
     let error_body = verdict.class.is_clients().then_some(body);
     Failed { verdict, empty: None, error_body }
 }
@@ -199,7 +198,7 @@ async fn first_content(mut relay: Relay, upstream: &Upstream, deadline: Instant)
         return Ok(Answer::Stream(Box::new(relay)));
     }
     Err(match std::mem::replace(&mut relay.state, State::Done) {
-        State::Error(text) => answer_error(upstream, &no_header, text.into_bytes()),
+        State::Error(text) => answer_error(upstream, None, text.into_bytes()),
         State::Broken(why) => broken(why).into(),
         State::Running | State::Done => {
             Failed { empty: Some(Answer::Stream(Box::new(relay))), ..Failure::Empty.into() }
@@ -220,7 +219,9 @@ pub fn broken(why: Break) -> Failure {
 async fn refused(mut response: Response, upstream: &Upstream) -> Failed {
     let mut body = Vec::new();
     let read = async {
-        while body.len() < ERROR_BODY_BYTES_MAX && matches!(response.read(|data| body.extend_from_slice(data)).await, Ok(true)) {}
+        while body.len() < ERROR_BODY_BYTES_MAX
+            && matches!(response.read(|data| body.extend_from_slice(data)).await, Ok(true))
+        {}
     };
     // Whatever has come by then has to do: the status says most.
     let _ = with_deadline(Instant::now() + ERROR_BODY_TIME, read).await;
@@ -229,23 +230,25 @@ async fn refused(mut response: Response, upstream: &Upstream) -> Failed {
     if coding(&head).is_some() {
         body.clear();
     }
-    let verdict =
-        judge_answer(&upstream.provider, head.status, &|name: &str| head.headers.get_str(name), &body, now());
+    let verdict = judge(upstream, head.status, Some(&head), &body);
     response.finish();
     let error_body = verdict.class.is_clients().then_some(body);
     Failed { verdict, empty: None, error_body }
 }
 
 fn coding(head: &ResponseHead) -> Option<&str> {
-    head.headers.get_str("content-encoding").filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+    head.headers
+        .get_str("content-encoding")
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
 }
 
-fn no_header(_: &str) -> Option<&'static str> {
-    None
+/// Judges an error answer; inside a stream there is no head to ask.
+pub fn judge(upstream: &Upstream, status: u16, head: Option<&ResponseHead>, body: &[u8]) -> Verdict {
+    let header = |name: &str| head.and_then(|head| head.headers.get_str(name));
+    judge_answer(&upstream.provider, status, &header, body, now())
 }
 
-/// Both clocks.
-pub fn now() -> Now {
+fn now() -> Now {
     Now { mono: Instant::now(), wall: SystemTime::now() }
 }
 
@@ -261,4 +264,3 @@ fn failure_of(error: ExchangeError) -> Failure {
         ExchangeError::TooLong => Failure::TooLong,
     }
 }
-

@@ -56,7 +56,9 @@ impl Demo {
                 429,
                 r#"{"error":{"message":"Demo rate limit. Please try again in 10s.","type":"requests","code":"rate_limit_exceeded"}}"#,
             ),
-            DemoMode::Fail500 => Self::Refuse(500, r#"{"error":{"message":"Demo failure","type":"server_error"}}"#),
+            DemoMode::Fail500 => {
+                Self::Refuse(500, r#"{"error":{"message":"Demo failure","type":"server_error"}}"#)
+            }
             DemoMode::Stall => Self::Stall,
         }
     }

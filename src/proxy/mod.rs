@@ -15,13 +15,12 @@ use crate::limits::{KEEP_ALIVE_TIME, RETRY_AFTER_SECONDS_MAX, STREAM_SILENCE_TIM
 use crate::net::deadline::{sleep_until, with_deadline};
 use crate::route::ledger::Ticket;
 use crate::route::plan::{Outcome, Step, Walk};
-use crate::route::verdict::{Failure, Phase, Verdict, judge_answer, judge_failure};
+use crate::route::verdict::{Failure, Phase, Verdict, judge_failure};
 use crate::server::connection::Body;
 use crate::server::respond::{Reply, Responder};
-use attempt::{Answer, Failed, Job, attempt, broken, now};
+use attempt::{Answer, Failed, Job, attempt, broken, judge};
 use relay::{Relay, State as StreamState};
 use std::io;
-use std::pin::pin;
 use std::time::Instant;
 
 /// Answers one chat request. An error means that the client is gone.
@@ -112,7 +111,6 @@ struct Search<'a> {
     job: Job<'a>,
     walk: Walk,
     id: &'a str,
-    attempts: usize,
     /// The first empty answer, for when nobody has a better one.
     empty: Option<(usize, Answer)>,
     /// The last answer that said the request itself was wrong.
@@ -125,23 +123,24 @@ impl<'a> Search<'a> {
         let until = Instant::now() + config.request_timeout;
         let job = Job { request, body, show_provider: config.show_provider, until };
         let walk = state.walk(request.model.as_deref());
-        Self { state, job, walk, id, attempts: 0, empty: None, error_body: None }
+        Self { state, job, walk, id, empty: None, error_body: None }
     }
 
     async fn run(mut self) -> Found {
         loop {
-            let time = now();
-            if time.mono >= self.job.until {
+            let time = Instant::now();
+            if time >= self.job.until {
                 return self.failed();
             }
-            let step = self.walk.next(&self.state.ledger(), time.mono);
+            let step = self.walk.next(&mut self.state.ledger(), time);
             match step {
-                Step::Try(backend) => {
-                    if let Some(answer) = self.attempt(backend).await {
-                        return Found { answer: Ok(answer), backend, attempts: self.attempts };
+                Step::Try(ticket) => {
+                    let backend = ticket.backend;
+                    if let Some(answer) = self.attempt(ticket).await {
+                        return Found { answer: Ok(answer), backend, attempts: self.walk.attempts() };
                     }
                 }
-                Step::Wait { until } => {
+                Step::Wait(until) => {
                     log::debug!("[{}] all backends rest, waiting", self.id);
                     sleep_until(until.min(self.job.until)).await;
                 }
@@ -150,10 +149,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    async fn attempt(&mut self, backend: usize) -> Option<Answer> {
+    async fn attempt(&mut self, ticket: Ticket) -> Option<Answer> {
+        let backend = ticket.backend;
+        let running = Running { state: self.state, ticket: Some(ticket) };
         let upstream = self.state.upstreams.get(backend)?;
-        self.attempts += 1;
-        let running = Running::begin(self.state, backend);
         let result = attempt(&self.state.pool, upstream, &self.job).await;
         match result {
             Ok(answer) => {
@@ -165,7 +164,7 @@ impl<'a> Search<'a> {
                 verdict.message = self.state.masked(&verdict.message).into();
                 log::debug!("[{}] {}: {verdict}", self.id, upstream.name);
                 running.failed(&verdict);
-                self.walk.failed(backend, &verdict);
+                self.walk.failed(verdict);
                 if let (None, Some(answer)) = (&self.empty, empty) {
                     self.empty = Some((backend, answer));
                 }
@@ -176,18 +175,19 @@ impl<'a> Search<'a> {
     }
 
     /// Nobody has an answer: says so, in the words that fit.
-    fn failed(mut self) -> Found {
+    fn failed(&mut self) -> Found {
+        let attempts = self.walk.attempts();
+        let empty = self.empty.take();
         let outcome = self.walk.outcome(&self.state.ledger(), Instant::now());
-        let attempts = self.attempts;
-        if let (Outcome::AllEmpty, Some((backend, answer))) = (&outcome, self.empty.take()) {
-            return Found { answer: Ok(answer), backend, attempts };
-        }
-        let refusal = match outcome {
-            Outcome::ClientError(verdict) => {
-                Refusal { error: self.clients_error(&verdict), retry_at: None }
+        let refusal = match (outcome, empty) {
+            (Outcome::AllEmpty, Some((backend, answer))) => {
+                return Found { answer: Ok(answer), backend, attempts };
             }
-            Outcome::AllEmpty => self.all_failed(None),
-            Outcome::AllFailed { retry_at } => self.all_failed(retry_at),
+            (Outcome::ClientError { verdict, .. }, _) => {
+                Refusal { error: self.clients_error(verdict), retry_at: None }
+            }
+            (Outcome::AllFailed { retry_at }, _) => self.all_failed(retry_at),
+            (Outcome::AllEmpty, None) => self.all_failed(None),
         };
         Found { answer: Err(refusal), backend: 0, attempts }
     }
@@ -205,12 +205,12 @@ impl<'a> Search<'a> {
     fn all_failed(&self, retry_at: Option<Instant>) -> Refusal {
         let mut text = String::from("All configured providers failed");
         let mut separator = ": ";
-        for (backend, what) in self.walk.records() {
-            let name = match self.state.upstreams.get(backend).filter(|_| self.job.show_provider) {
+        for record in self.walk.records() {
+            let name = match self.state.upstreams.get(record.backend).filter(|_| self.job.show_provider) {
                 Some(upstream) => upstream.name.clone(),
-                None => format!("backend {}", backend + 1),
+                None => format!("backend {}", record.backend + 1),
             };
-            text.push_str(&format!("{separator}{name}: {what}"));
+            text.push_str(&format!("{separator}{name}: {record}"));
             separator = "; ";
         }
         let error = ApiError::new(503, text).code("all_providers_failed");
@@ -224,12 +224,7 @@ struct Running<'a> {
     ticket: Option<Ticket>,
 }
 
-impl<'a> Running<'a> {
-    fn begin(state: &'a State, backend: usize) -> Self {
-        let ticket = state.ledger().begin(backend, Instant::now());
-        Self { state, ticket: Some(ticket) }
-    }
-
+impl Running<'_> {
     fn succeeded(mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.state.ledger().success(ticket);
@@ -301,8 +296,7 @@ async fn stream(
         StreamState::Running => Some(judge_failure(&Failure::Timeout(Phase::Silence))),
         StreamState::Broken(why) => Some(judge_failure(&broken(why))),
         StreamState::Error(text) => {
-            let provider = state.upstreams.get(backend).map_or("", |upstream| upstream.provider.as_str());
-            Some(judge_answer(provider, 200, &|_: &str| None, text.as_bytes(), now()))
+            state.upstreams.get(backend).map(|upstream| judge(upstream, 200, None, text.as_bytes()))
         }
     };
     if let Some(verdict) = &verdict {
@@ -319,7 +313,9 @@ async fn stream(
             log.write("200", relay.usage());
             relay.finish().await;
         }
-        Some(verdict) => log.write(&format!("200, broke off: {}", state.masked(&verdict.to_string())), relay.usage()),
+        Some(verdict) => {
+            log.write(&format!("200, broke off: {}", state.masked(&verdict.to_string())), relay.usage())
+        }
     }
     Ok(())
 }

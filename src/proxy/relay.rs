@@ -205,12 +205,17 @@ impl Relay {
         if self.state != State::Done {
             return;
         }
-        let tail = async {
-            // What follows the end is not the client's; more than a little of it costs the connection.
-            matches!(response.read(|_| ()).await, Ok(false)) || matches!(response.read(|_| ()).await, Ok(false))
-        };
-        if response.is_done() || matches!(with_deadline(Instant::now() + STREAM_TAIL_TIME, tail).await, Ok(true)) {
-            response.finish();
+        if !response.is_done() {
+            // What follows the end is not the client's. More than one piece of it costs the connection.
+            let tail = async {
+                let _ = response.read(|_| ()).await;
+                response.read(|_| ()).await
+            };
+            let ended = with_deadline(Instant::now() + STREAM_TAIL_TIME, tail).await;
+            if !matches!(ended, Ok(Ok(false))) {
+                return;
+            }
         }
+        response.finish();
     }
 }

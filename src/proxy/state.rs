@@ -1,14 +1,15 @@
 //! What one configuration becomes: backends ready to be called, and what is known about them.
 
 use super::upstream::{Trust, Upstream, Via};
-use crate::config::{Backend, BackendKind, Config};
+use crate::config::{Backend, BackendKind, Config, ModelRouting};
 use crate::net::pool::Pool;
 use crate::net::proxy_env::ProxyEnv;
 use crate::route::ledger::{Ledger, Scopes};
 use crate::route::mask;
-use crate::route::plan::{Candidate, Walk};
+use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// One configuration in force. A reload makes another; running requests keep theirs.
 pub struct State {
@@ -26,7 +27,12 @@ impl State {
     ///
     /// # Errors
     /// What cannot be used, in one line.
-    pub fn new(config: Config, trust: &mut Trust, proxies: &ProxyEnv, previous: Option<&Self>) -> Result<Self, String> {
+    pub fn new(
+        config: Config,
+        trust: &mut Trust,
+        proxies: &ProxyEnv,
+        previous: Option<&Self>,
+    ) -> Result<Self, String> {
         let upstreams = config.backends.iter().map(|backend| {
             Upstream::new(backend, trust, proxies).map_err(|e| format!("backend {}: {e}", backend.name))
         });
@@ -47,7 +53,23 @@ impl State {
 
     /// The walk for a request that asks for `model`.
     pub fn walk(&self, model: Option<&str>) -> Walk {
-        todo!()
+        let config = &self.config;
+        let models = config.backends.iter().map(|backend| backend.model.as_str());
+        let routing = match config.model_routing {
+            ModelRouting::Any => Routing::Any,
+            ModelRouting::Match => Routing::Match,
+        };
+        let chosen = candidates(routing, model, &config.model_name, models);
+        let mut order: Vec<Candidate> =
+            chosen.into_iter().filter_map(|backend| self.candidate(backend)).collect();
+        plan::order(&mut order, &mut fastrand::Rng::new());
+        Walk::new(&order, &self.ledger(), config.keep_cycles, Instant::now(), config.max_wait)
+    }
+
+    fn candidate(&self, backend: usize) -> Option<Candidate> {
+        let (settings, upstream) = (self.config.backends.get(backend)?, self.upstreams.get(backend)?);
+        let unfit = matches!(upstream.via, Via::Unspoken).then_some("it does not speak chat completions");
+        Some(Candidate { backend, priority: settings.priority, context: settings.context, unfit })
     }
 
     /// A text of a provider with everything removed that looks like a key, and every key of ours.

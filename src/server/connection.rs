@@ -9,8 +9,8 @@ use crate::dialect::error::ApiError;
 use crate::http::body::{BodyLength, BodyReader};
 use crate::http::head::{HeadScan, RequestHead};
 use crate::limits::{
-    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, HEADER_TIME, IDLE_TIME, LINGER_BYTES_MAX, LINGER_TIME,
-    READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
+    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, HEADER_TIME, IDLE_TIME, LINGER_BYTES_MAX,
+    LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
 };
 use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
@@ -83,7 +83,8 @@ async fn one_request(
     if slot.is_draining() {
         out.close_after();
     }
-    let mut incoming = Incoming { io, input, reader: BodyReader::new(head.body), declared: head.body, begun: false };
+    let mut incoming =
+        Incoming { io, input, reader: BodyReader::new(head.body), declared: head.body, begun: false };
     let served = routes::serve(shared, &state, &head, &mut incoming, &mut out).await;
     match served {
         Ok(()) if out.may_continue() && incoming.reader.is_done() => true,
@@ -161,7 +162,12 @@ pub struct Incoming<'a> {
 
 impl Incoming<'_> {
     /// Reads the whole body, up to `max` bytes, within the memory for all bodies.
-    pub async fn body(&mut self, shared: &Shared, max: usize, expect_continue: bool) -> Result<Body, BodyFailure> {
+    pub async fn body(
+        &mut self,
+        shared: &Shared,
+        max: usize,
+        expect_continue: bool,
+    ) -> Result<Body, BodyFailure> {
         if let BodyLength::Length(length) = self.declared
             && length > max as u64
         {
@@ -200,12 +206,20 @@ impl Incoming<'_> {
     }
 
     /// Decodes what has been read so far.
-    async fn decode(&mut self, share: &mut Share, bytes: &mut Vec<u8>, max: usize) -> Result<(), BodyFailure> {
+    async fn decode(
+        &mut self,
+        share: &mut Share,
+        bytes: &mut Vec<u8>,
+        max: usize,
+    ) -> Result<(), BodyFailure> {
         let mut at = 0;
         while !self.reader.is_done() {
             let rest = self.input.get(at..).unwrap_or_default();
             let (used, data) = self.reader.read(rest).map_err(|e| {
-                BodyFailure::Refused(ApiError::new(400, format!("The request body is not framed properly: {e}.")))
+                BodyFailure::Refused(ApiError::new(
+                    400,
+                    format!("The request body is not framed properly: {e}."),
+                ))
             })?;
             if data.len() > max - bytes.len() {
                 return Err(BodyFailure::Refused(too_large(max)));

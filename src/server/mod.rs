@@ -76,7 +76,8 @@ impl Listener {
     pub fn open(settings: &Settings) -> Result<Vec<Self>, String> {
         let mut listeners = Vec::new();
         if let Some(path) = &settings.socket {
-            let listener = bind_unix(path).map_err(|e| format!("cannot listen on {}: {e}", path.display()))?;
+            let listener =
+                bind_unix(path).map_err(|e| format!("cannot listen on {}: {e}", path.display()))?;
             listeners.push(Self::Unix(listener));
         }
         let (host, port) = (settings.host.as_str(), settings.port);

@@ -135,7 +135,9 @@ impl<'a> Responder<'a> {
         if self.progress == Progress::Nothing {
             self.keep_alive &= self.chunked;
             out = self.head(200, headers);
-            out.extend_from_slice(b"content-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n");
+            out.extend_from_slice(
+                b"content-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n",
+            );
             out.extend_from_slice(if self.chunked { b"transfer-encoding: chunked\r\n\r\n" } else { b"\r\n" });
             self.progress = Progress::Streaming;
         }
@@ -174,7 +176,11 @@ impl<'a> Responder<'a> {
         if let Some(origin) = self.cors_origin {
             push_header(&mut head, "access-control-allow-origin", origin);
             push_header(&mut head, "vary", "origin");
-            push_header(&mut head, "access-control-expose-headers", "x-request-id, retry-after, x-ai-free-swap-backend, x-ai-free-swap-attempts");
+            push_header(
+                &mut head,
+                "access-control-expose-headers",
+                "x-request-id, retry-after, x-ai-free-swap-backend, x-ai-free-swap-attempts",
+            );
         }
         if !self.keep_alive {
             head.extend_from_slice(b"connection: close\r\n");

@@ -28,7 +28,8 @@ impl<'a> Route<'a> {
     /// The paths of the API with and without `/v1`, and with trailing slashes.
     fn of(path: &'a str) -> Self {
         let path = path.trim_end_matches('/');
-        let path = path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+        let path =
+            path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
         match path {
             "" | "/health" => Self::Health,
             "/models" => Self::Models,
@@ -136,12 +137,19 @@ fn refuse(config: &Config, head: &RequestHead, route: &Route<'_>) -> Option<Repl
     if *route != Route::Health && !is_authorised(config.server.api_key.as_ref(), head) {
         let text = "The API key is missing or wrong: send `Authorization: Bearer KEY` with the `server.api_key` of \
                     this proxy's config.";
-        return Some(Reply::error(&ApiError::new(401, text).code("invalid_api_key")).header("www-authenticate", "Bearer"));
+        return Some(
+            Reply::error(&ApiError::new(401, text).code("invalid_api_key"))
+                .header("www-authenticate", "Bearer"),
+        );
     }
     if *route == Route::Responses && head.headers.get("upgrade").is_some() {
         // Codex tries a WebSocket first, and only a clean 426 sends it to POST at once.
         let text = "WebSocket is not spoken here; use POST.";
-        return Some(Reply::error(&ApiError::new(426, text)).header("upgrade", "HTTP/1.1").header("connection", "upgrade"));
+        return Some(
+            Reply::error(&ApiError::new(426, text))
+                .header("upgrade", "HTTP/1.1")
+                .header("connection", "upgrade"),
+        );
     }
     if matches!(route, Route::Unknown | Route::Responses) {
         let text = format!(
@@ -169,19 +177,26 @@ fn refuse_content(head: &RequestHead, route: &Route<'_>) -> Option<Reply> {
         return None;
     }
     if head.body == BodyLength::Length(0) && head.headers.get("content-length").is_none() {
-        return Some(Reply::error(&ApiError::new(411, "The request has no body; send JSON with Content-Length.")));
+        return Some(Reply::error(&ApiError::new(
+            411,
+            "The request has no body; send JSON with Content-Length.",
+        )));
     }
     let unsupported = |text: String| Some(Reply::error(&ApiError::new(415, text)));
     match head.headers.get_str("content-type") {
         Some(given) if !is_json(given) => {
-            return unsupported(format!("The content type must be application/json, not {}.", printable(given)));
+            return unsupported(format!(
+                "The content type must be application/json, not {}.",
+                printable(given)
+            ));
         }
         _ => {}
     }
     match head.headers.get_str("content-encoding") {
-        Some(given) if !given.eq_ignore_ascii_case("identity") => {
-            unsupported(format!("Content-Encoding {} is not supported: send the body as it is.", printable(given)))
-        }
+        Some(given) if !given.eq_ignore_ascii_case("identity") => unsupported(format!(
+            "Content-Encoding {} is not supported: send the body as it is.",
+            printable(given)
+        )),
         _ => None,
     }
 }
@@ -216,12 +231,14 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// The `Access-Control-Allow-Origin` for this request: its origin, if the config allows it.
 pub fn cors_origin(config: &Config, head: &RequestHead) -> Option<String> {
     let origin = head.headers.get_str("origin")?;
-    let allowed = config.server.cors.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin));
+    let allowed =
+        config.server.cors.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin));
     allowed.then(|| origin.to_owned())
 }
 
 fn preflight(head: &RequestHead) -> Reply {
-    let headers = head.headers.get_str("access-control-request-headers").unwrap_or("authorization, content-type");
+    let headers =
+        head.headers.get_str("access-control-request-headers").unwrap_or("authorization, content-type");
     Reply::json(200, "{}")
         .header("access-control-allow-methods", "GET, POST, OPTIONS")
         .header("access-control-allow-headers", printable(headers))
@@ -263,7 +280,9 @@ fn model_object(id: &str) -> serde_json::Value {
 
 fn model(config: &Config, id: &str) -> Reply {
     match decode_percent(id) {
-        Some(id) if model_ids(config).contains(&id.as_str()) => Reply::json(200, model_object(&id).to_string()),
+        Some(id) if model_ids(config).contains(&id.as_str()) => {
+            Reply::json(200, model_object(&id).to_string())
+        }
         _ => {
             let text = format!("The model `{}` is not known; GET /v1/models lists what is.", printable(id));
             Reply::error(&ApiError::new(404, text).code("model_not_found").param("model"))
