@@ -16,9 +16,13 @@ pub fn load(
     file_name: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
-    raw::parse(text, env).and_then(|node| config(&Item::root(&node))).map_err(|problem| ConfigError {
+    let found = raw::parse(text, env).and_then(|node| {
+        config(&Item::root(&node))
+            .map_err(|problem| Problem { line: raw::line_of(text, &problem.path), ..problem })
+    });
+    found.map_err(|problem| ConfigError {
         file: file_name.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
-        line: problem.line.or_else(|| raw::line_of(text, &problem.path)),
+        line: problem.line,
         path: problem.path.to_string(),
         what: problem.what,
     })
