@@ -128,7 +128,7 @@ pub(super) fn shown(key: &str) -> &str {
     let word = !key.is_empty()
         && key.len() <= 32
         && key.bytes().all(|b| b.is_ascii_alphabetic() || b"_-".contains(&b));
-    if word && !key.starts_with("sk-") { key } else { "…" }
+    if word && !key.contains("sk-") { key } else { "…" }
 }
 
 /// Something is wrong at `path`; the text says what, and what to do.
