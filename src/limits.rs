@@ -137,8 +137,8 @@ pub const READ_AHEAD_BYTES_MAX: usize = HEAD_BYTES_MAX;
 pub const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 // --- Configuration ------------------------------------------------------------------------------------------
 
-/// The configuration file. A hundred backends take about 20 KiB.
-pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
+/// The configuration file. A hundred backends take about 20 KiB; the YAML scanner's work can grow with the square.
+pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
 /// What the configuration may hold once aliases and `${NAME}` are expanded: a few nested aliases reach gigabytes.
 pub const CONFIG_EXPANDED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Open brackets in the configuration file. The scanner's work grows with their square.

@@ -163,6 +163,11 @@ impl<'a> Item<'a> {
     }
 }
 
+/// A count of at least 1; `None` if absent.
+pub(super) fn natural(item: &Item<'_>) -> Result<Option<u32>, Problem> {
+    Ok(item.integer(1..=u64::from(u32::MAX))?.and_then(|number| u32::try_from(number).ok()))
+}
+
 /// A provider's name as an error may repeat it.
 pub(super) fn quoted(name: &str) -> String {
     format!("`{}`", shown(name))

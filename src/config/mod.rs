@@ -1,8 +1,10 @@
 //! What the program holds after its configuration was read: every value checked, every default filled in, no secret
 //! that prints itself. Pure: files and the environment are arguments.
 //!
-//! `raw` knows what the file may say, `item` reads single values, `resolve` turns that into these types, `url` reads URLs.
+//! `raw` knows what the file may say, `item` reads single values, `resolve` and `backend` turn them into these types,
+//! `url` reads URLs.
 
+mod backend;
 mod item;
 mod raw;
 mod resolve;

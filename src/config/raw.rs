@@ -128,7 +128,7 @@ pub(super) fn shown(key: &str) -> &str {
     let word = !key.is_empty()
         && key.len() <= 32
         && key.bytes().all(|b| b.is_ascii_alphabetic() || b"_-".contains(&b));
-    if word && !key.starts_with("sk-") { key } else { "…" }
+    if word && !key.contains("sk-") { key } else { "…" }
 }
 
 /// Something is wrong at `path`; the text says what, and what to do.
@@ -143,7 +143,7 @@ pub(super) fn parse(text: &str, env: Env<'_>) -> Result<Node, Problem> {
     let text = without_bom(text);
     let whole = |what: &str| Problem { path: Path::default(), line: None, what: what.to_owned() };
     if text.len() > CONFIG_BYTES_MAX {
-        return Err(whole("the file is larger than 1 MiB; is it the right one?"));
+        return Err(whole("the file is larger than 256 KiB; is it the right one?"));
     }
     if too_many_brackets(text) {
         return Err(whole("the file has too many open brackets; is it the right one?"));
