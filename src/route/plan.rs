@@ -429,3 +429,499 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_WAIT_TIME;
+    use crate::route::ledger::Scopes;
+    use crate::route::verdict::{Failure, Retry, Scope, Source, Window, judge_failure};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Requests against backends that all have another provider, unless said otherwise.
+    struct World {
+        ledger: Ledger,
+        backends: usize,
+        now: Instant,
+        rng: Rng,
+        keep_cycles: u32,
+        max_wait: Duration,
+    }
+
+    impl World {
+        fn new(backends: usize) -> Self {
+            let name = |index| format!("https://{index}/v1");
+            Self::of((0..backends).map(|index| Scopes::new("p", &name(index), 1, None, "m")).collect())
+        }
+
+        fn of(scopes: Vec<Scopes>) -> Self {
+            let backends = scopes.len();
+            Self {
+                ledger: Ledger::new(scopes),
+                backends,
+                now: Instant::now(),
+                rng: Rng::with_seed(3),
+                keep_cycles: 1,
+                max_wait: MAX_WAIT_TIME,
+            }
+        }
+
+        fn candidates(&self) -> Vec<Candidate> {
+            let candidate = |backend| Candidate { backend, priority: 1, context: None, unfit: None };
+            (0..self.backends).map(candidate).collect()
+        }
+
+        fn walk(&self) -> Walk {
+            self.walk_over(&self.candidates())
+        }
+
+        fn walk_over(&self, order: &[Candidate]) -> Walk {
+            Walk::new(order, &self.ledger, self.keep_cycles, self.now, self.max_wait)
+        }
+
+        fn next(&mut self, walk: &mut Walk) -> Step {
+            self.now += MS;
+            walk.next(&mut self.ledger, self.now)
+        }
+
+        fn fail(&mut self, walk: &mut Walk, ticket: Ticket, verdict: &Verdict) {
+            self.now += MS;
+            self.ledger.failure(ticket, verdict, self.now, &mut self.rng);
+            walk.failed(verdict.clone());
+        }
+
+        /// A request of its own that fails at this backend.
+        fn bench(&mut self, backend: usize, verdict: &Verdict) {
+            let ticket = self.ledger.begin(backend, self.now);
+            self.now += MS;
+            self.ledger.failure(ticket, verdict, self.now, &mut self.rng);
+        }
+
+        /// Walks to the end, each backend answering by `answer`; which were tried, and what time was slept.
+        fn run(&mut self, walk: &mut Walk, answer: impl Fn(usize) -> Verdict) -> (Vec<usize>, Duration) {
+            let (mut tried, mut slept) = (Vec::new(), Duration::ZERO);
+            loop {
+                match self.next(walk) {
+                    Step::Try(ticket) => {
+                        tried.push(ticket.backend);
+                        self.fail(walk, ticket, &answer(ticket.backend));
+                    }
+                    Step::Wait(until) => {
+                        assert!(until > self.now, "a wait is in the future");
+                        slept += until - self.now;
+                        self.now = until;
+                    }
+                    Step::Exhausted => return (tried, slept),
+                }
+            }
+        }
+
+        fn told(&self, class: Class, wait: Duration) -> Verdict {
+            let retry = Some(Retry { until: self.now + wait, source: Source::Told });
+            Verdict { retry, ..verdict(class) }
+        }
+    }
+
+    fn verdict(class: Class) -> Verdict {
+        let scope = match class {
+            Class::KeyBad => Scope::Key,
+            Class::Down | Class::RateLimited | Class::QuotaDone(_) | Class::ModelGone | Class::Forbidden => {
+                Scope::Backend
+            }
+            _ => Scope::Request,
+        };
+        Verdict { class, scope, status: None, retry: None, message: "why".into() }
+    }
+
+    fn down() -> Verdict {
+        judge_failure(&Failure::Closed)
+    }
+
+    #[test]
+    fn candidates_by_model() {
+        let models = ["a", "b", "A", "b"];
+        let check = |routing, requested, expected: &[usize]| {
+            assert_eq!(
+                candidates(routing, requested, "aifree", models.into_iter()),
+                expected,
+                "{requested:?}"
+            );
+        };
+        check(Routing::Any, Some("a"), &[0, 1, 2, 3]);
+        check(Routing::Match, Some("b"), &[1, 3]);
+        check(Routing::Match, Some(" a "), &[0]);
+        check(Routing::Match, Some("A"), &[2]);
+        check(Routing::Match, Some("none of them"), &[0, 1, 2, 3]);
+        check(Routing::Match, Some("aifree"), &[0, 1, 2, 3]);
+        check(Routing::Match, Some(" "), &[0, 1, 2, 3]);
+        check(Routing::Match, None, &[0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn priorities_ascend_and_every_order_inside_one_is_equally_likely() {
+        let mut rng = Rng::with_seed(1);
+        let mut seen = std::collections::HashMap::new();
+        let rounds = 24_000;
+        for _ in 0..rounds {
+            let mut world = World::new(6).candidates();
+            for (candidate, priority) in world.iter_mut().zip([2, 1, 2, 3, 2, 2]) {
+                candidate.priority = priority;
+            }
+            order(&mut world, &mut rng);
+            let order: Vec<usize> = world.iter().map(|candidate| candidate.backend).collect();
+            assert_eq!((order[0], order[5]), (1, 3));
+            *seen.entry(order).or_insert(0) += 1;
+        }
+        assert_eq!(seen.len(), 24, "all permutations of four");
+        for (order, count) in seen {
+            // 1000 expected; six standard deviations are 186.
+            assert!((814..1186).contains(&count), "{order:?} came {count} times");
+        }
+    }
+
+    #[test]
+    fn each_backend_is_tried_once_and_those_that_failed_transiently_again() {
+        let mut world = World::new(3);
+        world.keep_cycles = 3;
+        let mut walk = world.walk();
+        let answer = |backend| if backend == 1 { verdict(Class::KeyBad) } else { down() };
+        assert_eq!(world.run(&mut walk, answer), (vec![0, 1, 2, 0, 2, 0, 2], Duration::ZERO));
+        assert_eq!(walk.attempts(), 7);
+
+        for (class, again) in [
+            (Class::Down, true),
+            (Class::Empty, true),
+            (Class::OutputInvalid, true),
+            (Class::RateLimited, false),
+            (Class::QuotaDone(Window::Credit), false),
+            (Class::KeyBad, false),
+            (Class::ModelGone, false),
+            (Class::Forbidden, false),
+            (Class::TooLarge, false),
+            (Class::Blocked, false),
+            (Class::BadRequest, false),
+        ] {
+            let mut world = World::new(1);
+            world.keep_cycles = 2;
+            let mut walk = world.walk();
+            let (tried, _) = world.run(&mut walk, |_| verdict(class));
+            assert_eq!(tried.len(), if again { 2 } else { 1 }, "{class:?}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_capped() {
+        let mut world = World::new(5);
+        world.keep_cycles = u32::MAX;
+        let mut walk = world.walk();
+        assert_eq!(world.run(&mut walk, |_| down()).0.len(), ATTEMPTS_MAX);
+        // A pass that can try nobody ends the walk at once, however many are left.
+        let mut world = World::new(1);
+        world.keep_cycles = u32::MAX;
+        let mut walk = world.walk();
+        let Step::Try(ticket) = world.next(&mut walk) else { panic!("open") };
+        world.fail(&mut walk, ticket, &down());
+        let far = world.told(Class::RateLimited, 3600 * SECOND);
+        world.bench(0, &far);
+        assert_eq!(world.next(&mut walk), Step::Exhausted);
+    }
+
+    #[test]
+    fn who_is_benched_is_not_asked() {
+        let mut world = World::new(4);
+        let told = world.told(Class::RateLimited, 6 * 3600 * SECOND);
+        world.bench(0, &told);
+        world.bench(1, &verdict(Class::KeyBad));
+        world.bench(3, &verdict(Class::RateLimited));
+        let mut walk = world.walk();
+        assert_eq!(world.run(&mut walk, |_| verdict(Class::KeyBad)), (vec![2], Duration::ZERO));
+        let retry_at = told.retry.map(|retry| retry.until);
+        assert_eq!(walk.outcome(&world.ledger, world.now), Outcome::AllFailed { retry_at });
+        let said: Vec<String> = walk.records().map(|record| record.to_string()).collect();
+        assert_eq!(
+            said,
+            [
+                "skipped: rate limited, benched for 21600 s",
+                "skipped: key refused, benched for 600 s",
+                "key refused: why",
+                "skipped: rate limited, benched for 15 s",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bad_key_is_not_tried_with_its_other_models() {
+        let of = |key, model| Scopes::new("p", "https://p", key, None, model);
+        let mut world = World::of(vec![of(1, "a"), of(1, "b"), of(2, "a")]);
+        let mut walk = world.walk();
+        assert_eq!(world.run(&mut walk, |_| verdict(Class::KeyBad)).0, [0, 2]);
+    }
+
+    #[test]
+    fn a_known_end_is_waited_for() {
+        let mut world = World::new(2);
+        let (soon, late) =
+            (world.told(Class::RateLimited, 5 * SECOND), world.told(Class::RateLimited, 9 * SECOND));
+        world.bench(0, &late);
+        world.bench(1, &soon);
+        let mut walk = world.walk();
+        let Step::Wait(until) = world.next(&mut walk) else { panic!("waits") };
+        assert_eq!(Some(until), soon.retry.map(|retry| retry.until));
+        world.now = until;
+        assert!(matches!(world.next(&mut walk), Step::Try(ticket) if ticket.backend == 1));
+    }
+
+    #[test]
+    fn only_known_ends_within_the_patience_are_waited_for() {
+        for (max_wait, wait, waits) in [(20, 19, true), (20, 21, false), (0, 1, false), (3600, 3000, true)]
+            .map(|(a, b, w)| (SECOND * a, SECOND * b, w))
+        {
+            let mut world = World::new(1);
+            world.max_wait = max_wait;
+            let told = world.told(Class::RateLimited, wait);
+            world.bench(0, &told);
+            let mut walk = world.walk();
+            assert_eq!(matches!(world.next(&mut walk), Step::Wait(_)), waits, "{wait:?} of {max_wait:?}");
+        }
+        let mut world = World::new(1);
+        world.bench(0, &verdict(Class::RateLimited));
+        let mut walk = world.walk();
+        assert_eq!(world.next(&mut walk), Step::Exhausted, "15 s, but only guessed");
+    }
+
+    #[test]
+    fn a_request_that_is_told_to_wait_waits_but_not_for_ever() {
+        let mut world = World::new(1);
+        let mut walk = world.walk();
+        let (mut tried, mut slept) = (0, Duration::ZERO);
+        loop {
+            match world.next(&mut walk) {
+                Step::Try(ticket) => {
+                    tried += 1;
+                    let told = world.told(Class::RateLimited, 2 * SECOND);
+                    world.fail(&mut walk, ticket, &told);
+                }
+                Step::Wait(until) => {
+                    slept += until - world.now;
+                    world.now = until;
+                }
+                Step::Exhausted => break,
+            }
+        }
+        assert_eq!(tried, 1 + HELD_RETRIES_MAX);
+        assert!(slept <= 6 * SECOND);
+    }
+
+    #[test]
+    fn one_backend_that_hiccuped_is_probed_at_once() {
+        let mut world = World::new(1);
+        world.bench(0, &down());
+        world.now += LAST_RESORT_GAP;
+        let mut walk = world.walk();
+        let Step::Try(ticket) = world.next(&mut walk) else { panic!("probes") };
+        world.ledger.success(ticket);
+        let mut walk = world.walk();
+        assert!(matches!(world.next(&mut walk), Step::Try(_)));
+        assert_eq!(world.ledger.standing(0, world.now), Standing::Open);
+
+        // Right after the failure, the probe comes after a short pause, if the client has any patience.
+        for (max_wait, pause) in [(MAX_WAIT_TIME, true), (Duration::ZERO, false)] {
+            let mut world = World::new(1);
+            world.max_wait = max_wait;
+            world.bench(0, &down());
+            let mut walk = world.walk();
+            let (tried, slept) = world.run(&mut walk, |_| down());
+            assert_eq!(tried, [0]);
+            assert_eq!((slept <= LAST_RESORT_GAP, !slept.is_zero()), (true, pause));
+        }
+    }
+
+    #[test]
+    fn the_last_resort_is_also_for_those_whose_others_failed() {
+        let mut world = World::new(3);
+        world.bench(0, &down());
+        world.now += LAST_RESORT_GAP;
+        let mut walk = world.walk();
+        let (tried, _) = world.run(&mut walk, |_| verdict(Class::RateLimited));
+        assert_eq!(tried, [1, 2, 0], "it may be the one that works");
+
+        let mut world = World::new(2);
+        world.bench(0, &down());
+        world.now += LAST_RESORT_GAP;
+        let mut walk = world.walk();
+        let (tried, _) = world.run(&mut walk, |_| verdict(Class::BadRequest));
+        assert_eq!(tried, [1], "but not for a request that is at fault itself");
+    }
+
+    #[test]
+    fn many_requests_share_one_probe() {
+        let mut world = World::new(1);
+        world.bench(0, &down());
+        world.now += LAST_RESORT_GAP;
+        let mut walks: Vec<Walk> = (0..50).map(|_| world.walk()).collect();
+        let steps: Vec<Step> = walks.iter_mut().map(|walk| walk.next(&mut world.ledger, world.now)).collect();
+        let Step::Try(probe) = steps[0] else { panic!("the first probes") };
+        assert!(steps[1..].iter().all(|step| *step == Step::Wait(world.now + PROBE_STEP)), "the others wait");
+
+        // It fails: they have their answer too.
+        world.fail(&mut walks[0], probe, &down());
+        world.now += PROBE_STEP;
+        for walk in &mut walks {
+            assert_eq!(walk.next(&mut world.ledger, world.now), Step::Exhausted);
+        }
+
+        // It works: all go.
+        world.now += LAST_RESORT_GAP;
+        let mut walks: Vec<Walk> = (0..50).map(|_| world.walk()).collect();
+        let steps: Vec<Step> = walks.iter_mut().map(|walk| walk.next(&mut world.ledger, world.now)).collect();
+        let Step::Try(probe) = steps[0] else { panic!("the first probes") };
+        world.ledger.success(probe);
+        world.now += PROBE_STEP;
+        for walk in &mut walks[1..] {
+            assert!(matches!(walk.next(&mut world.ledger, world.now), Step::Try(_)));
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_request_is_not_asked_about_twice() {
+        let of = |provider: &str, model| Scopes::new("p", provider, 1, None, model);
+        let scopes = || vec![of("x", "a"), of("x", "a"), of("x", "b"), of("y", "a")];
+        for (class, expected) in [
+            (Class::BadRequest, vec![0, 2, 3]),
+            (Class::TooLarge, vec![0, 2, 3]),
+            (Class::Blocked, vec![0, 3]),
+        ] {
+            let mut world = World::of(scopes());
+            world.keep_cycles = 5;
+            let mut walk = world.walk();
+            assert_eq!(world.run(&mut walk, |_| verdict(class)).0, expected, "{class:?}");
+            let expected = verdict(class);
+            assert_eq!(
+                walk.outcome(&world.ledger, world.now),
+                Outcome::ClientError { backend: 0, verdict: &expected }
+            );
+        }
+    }
+
+    #[test]
+    fn too_large_goes_on_to_larger_or_unknown_windows() {
+        let mut world = World::new(5);
+        let mut order = world.candidates();
+        for (candidate, context) in order.iter_mut().zip([Some(8), Some(8), Some(4), Some(16), None]) {
+            candidate.context = context;
+        }
+        let mut walk = world.walk_over(&order);
+        assert_eq!(world.run(&mut walk, |_| verdict(Class::TooLarge)).0, [0, 3, 4]);
+    }
+
+    #[test]
+    fn unfit_ones_are_skipped_unless_all_are() {
+        let mut world = World::new(2);
+        let mut order = world.candidates();
+        order[0].unfit = Some("no vision");
+        let mut walk = world.walk_over(&order);
+        assert_eq!(world.run(&mut walk, |_| down()).0, [1]);
+        assert_eq!(
+            walk.records().next().map(|record| record.to_string()).as_deref(),
+            Some("skipped: no vision")
+        );
+
+        let mut world = World::new(1);
+        let mut walk = world.walk_over(&order[..1]);
+        assert_eq!(world.run(&mut walk, |_| down()).0, [0]);
+    }
+
+    #[test]
+    fn outcomes() {
+        use Class::*;
+        let check = |classes: &[Class], expected: Option<Class>, empty: bool| {
+            let mut world = World::new(classes.len());
+            let mut walk = world.walk();
+            world.run(&mut walk, |backend| verdict(classes[backend]));
+            let found = match walk.outcome(&world.ledger, world.now) {
+                Outcome::ClientError { verdict, .. } => (Some(verdict.class), false),
+                Outcome::AllEmpty => (None, true),
+                Outcome::AllFailed { .. } => (None, false),
+            };
+            assert_eq!(found, (expected, empty), "{classes:?}");
+        };
+        check(&[BadRequest, BadRequest], Some(BadRequest), false);
+        check(&[Down, BadRequest, RateLimited, KeyBad], Some(BadRequest), false);
+        check(&[TooLarge], Some(TooLarge), false);
+        check(&[BadRequest, OutputInvalid], None, false);
+        check(&[BadRequest, Blocked], None, false);
+        check(&[Empty, BadRequest], None, false);
+        check(&[Empty, Empty], None, true);
+        check(&[Empty, Down], None, false);
+        check(&[Down, RateLimited], None, false);
+    }
+
+    #[test]
+    fn a_walk_over_nothing_ends() {
+        let mut world = World::new(0);
+        let mut walk = world.walk();
+        assert_eq!(world.next(&mut walk), Step::Exhausted);
+        assert_eq!(walk.outcome(&world.ledger, world.now), Outcome::AllFailed { retry_at: None });
+    }
+
+    #[test]
+    fn whatever_happens_the_walk_keeps_its_promises() {
+        let mut rng = Rng::with_seed(11);
+        let classes = [
+            Class::RateLimited,
+            Class::QuotaDone(Window::Day),
+            Class::KeyBad,
+            Class::ModelGone,
+            Class::Down,
+            Class::Down,
+            Class::Empty,
+            Class::TooLarge,
+            Class::Forbidden,
+            Class::OutputInvalid,
+            Class::Blocked,
+            Class::BadRequest,
+        ];
+        let mut world = World::new(6);
+        for _ in 0..5000 {
+            world.keep_cycles = rng.u32(1..4);
+            world.max_wait = SECOND * rng.u32(0..30);
+            let mut walk = world.walk();
+            let (start, mut tries) = (world.now, 0);
+            loop {
+                let known: Vec<bool> = (0..6)
+                    .map(|b| {
+                        matches!(
+                            world.ledger.standing(b, world.now + MS),
+                            Standing::Benched { known: true, .. }
+                        )
+                    })
+                    .collect();
+                match world.next(&mut walk) {
+                    Step::Try(ticket) => {
+                        tries += 1;
+                        assert!(!known[ticket.backend], "no attempt on a known bench");
+                        world.now += MS * rng.u32(1..3000);
+                        if rng.u8(..) < 30 {
+                            world.ledger.success(ticket);
+                            break;
+                        }
+                        let class = classes[rng.usize(..classes.len())];
+                        let told = matches!(class, Class::RateLimited | Class::QuotaDone(_)) && rng.bool();
+                        let verdict =
+                            if told { world.told(class, SECOND * rng.u32(1..60)) } else { verdict(class) };
+                        world.fail(&mut walk, ticket, &verdict);
+                    }
+                    Step::Wait(until) => {
+                        assert!(until > world.now && until <= start + world.max_wait, "patience");
+                        world.now = until;
+                    }
+                    Step::Exhausted => break,
+                }
+                assert!(tries <= ATTEMPTS_MAX && tries == walk.attempts());
+            }
+            world.now += SECOND * rng.u32(0..20);
+        }
+    }
+}
