@@ -31,7 +31,7 @@ pub enum Window {
 
 /// `Retry-After` in its three spellings. `wall` is in milliseconds since 1970, as everywhere here.
 pub fn retry_after(header: Header, wall: i64) -> Option<Duration> {
-    let ms = header("retry-after-ms").and_then(|text| plain_seconds(text)).map(|ms| ms / 1000.0);
+    let ms = header("retry-after-ms").and_then(plain_seconds).map(|ms| ms / 1000.0);
     ms.and_then(wait).max(header("retry-after").and_then(|text| moment(text, wall)))
 }
 
@@ -115,7 +115,8 @@ pub fn delay_field(body: &Value) -> Option<Duration> {
 /// A wait told in words, in text already lower-cased: "try again in 7m12s", "retry in 20.04s", "after 1 seconds".
 pub fn delay_words(text: &str) -> Option<Duration> {
     let mut longest = None;
-    for lead in ["again in ", "retry in ", "retry after ", "again after ", "reset in ", "resets in ", "wait "] {
+    for lead in ["again in ", "retry in ", "retry after ", "again after ", "reset in ", "resets in ", "wait "]
+    {
         for (at, _) in text.match_indices(lead) {
             let told = text.get(at + lead.len()..).and_then(duration).map(|(wait, _)| wait);
             longest = longest.max(told.filter(|wait| *wait <= WAIT_MAX));
@@ -127,8 +128,16 @@ pub fn delay_words(text: &str) -> Option<Duration> {
 /// A date told in words, in text already lower-cased: "you will regain access on 2026-12-01 at 00:00 utc".
 pub fn date_words(text: &str, wall: i64) -> Option<Duration> {
     let mut longest = None;
-    for lead in ["access on ", "reset on ", "resets on ", "reset at ", "resets at ", "again on ", "again at ", "until "]
-    {
+    for lead in [
+        "access on ",
+        "reset on ",
+        "resets on ",
+        "reset at ",
+        "resets at ",
+        "again on ",
+        "again at ",
+        "until ",
+    ] {
         for (at, _) in text.match_indices(lead) {
             let told = text.get(at + lead.len()..).and_then(calendar::date_prefix);
             longest = longest.max(told.and_then(|moment| until(moment, wall)));
@@ -307,11 +316,7 @@ mod tests {
     #[test]
     fn retry_after_headers() {
         let check = |list: &'static [_], expected: Option<f64>| {
-            assert_eq!(
-                retry_after(&headers(list), NOW),
-                expected.map(Duration::from_secs_f64),
-                "{list:?}"
-            );
+            assert_eq!(retry_after(&headers(list), NOW), expected.map(Duration::from_secs_f64), "{list:?}");
         };
         check(&[("retry-after", "20")], Some(20.0));
         check(&[("retry-after", "1.5")], Some(1.5));

@@ -221,7 +221,9 @@ impl Ledger {
 
     /// The attempt has failed: benches what the verdict says, for how long DESIGN says.
     pub fn failure(&mut self, ticket: Ticket, verdict: &Verdict, now: Instant, rng: &mut Rng) -> Noted {
-        let Some(entry) = self.entries.get(ticket.backend) else { return Noted { until: None, first: false } };
+        let Some(entry) = self.entries.get(ticket.backend) else {
+            return Noted { until: None, first: false };
+        };
         let place = match verdict.scope {
             Scope::Request => None,
             Scope::Backend => Some(ticket.backend),
@@ -309,10 +311,7 @@ impl Class {
     }
 
     fn needs_somebody(self) -> bool {
-        matches!(
-            self,
-            Self::KeyBad | Self::ModelGone | Self::Forbidden | Self::QuotaDone(Window::Credit)
-        )
+        matches!(self, Self::KeyBad | Self::ModelGone | Self::Forbidden | Self::QuotaDone(Window::Credit))
     }
 }
 
@@ -388,5 +387,293 @@ impl Bench {
 fn later(end: &mut Option<End>, new: End, now: Instant) {
     if end.is_none_or(|old| old.until <= now || old.until <= new.until) {
         *end = Some(new);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{BENCH_DAY, BENCH_RATE};
+    use crate::route::verdict::{Failure, judge_failure};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Four backends: 0 and 1 share a key, 2 and 3 share an account with different keys.
+    struct World {
+        ledger: Ledger,
+        now: Instant,
+        rng: Rng,
+    }
+
+    fn scopes() -> Vec<Scopes> {
+        vec![
+            Scopes::new("groq", "https://g/v1", 1, None, "a"),
+            Scopes::new("groq", "https://g/v1/", 1, None, "b"),
+            Scopes::new("groq", "https://g/v1", 2, Some("me"), "a"),
+            Scopes::new("groq", "https://g/v1", 3, Some("me"), "b"),
+        ]
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { ledger: Ledger::new(scopes()), now: Instant::now(), rng: Rng::with_seed(7) }
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+        }
+
+        fn begin(&mut self, backend: usize) -> Ticket {
+            self.pass(Duration::from_millis(1));
+            self.ledger.begin(backend, self.now)
+        }
+
+        fn fail(&mut self, ticket: Ticket, verdict: &Verdict) -> Noted {
+            self.pass(Duration::from_millis(1));
+            self.ledger.failure(ticket, verdict, self.now, &mut self.rng)
+        }
+
+        /// One attempt that fails at once.
+        fn try_and_fail(&mut self, backend: usize, verdict: &Verdict) -> Noted {
+            let ticket = self.begin(backend);
+            self.fail(ticket, verdict)
+        }
+
+        fn standing(&self, backend: usize) -> Standing {
+            self.ledger.standing(backend, self.now)
+        }
+
+        /// How long the bench still lasts, and whether that is known.
+        fn left(&self, backend: usize) -> Option<(Duration, bool)> {
+            match self.standing(backend) {
+                Standing::Benched { until, known, .. } => Some((until - self.now, known)),
+                _ => None,
+            }
+        }
+
+        fn told(&self, class: Class, scope: Scope, wait: Duration) -> Verdict {
+            let retry = Some(Retry { until: self.now + wait, source: Source::Told });
+            Verdict { retry, ..verdict(class, scope) }
+        }
+    }
+
+    fn verdict(class: Class, scope: Scope) -> Verdict {
+        Verdict { class, scope, status: None, retry: None, message: "".into() }
+    }
+
+    fn down() -> Verdict {
+        judge_failure(&Failure::Closed)
+    }
+
+    fn limited() -> Verdict {
+        verdict(Class::RateLimited, Scope::Backend)
+    }
+
+    #[test]
+    fn guesses_double_up_to_their_caps() {
+        for (verdict, [first, most]) in [
+            (limited(), BENCH_RATE),
+            (verdict(Class::QuotaDone(Window::Day), Scope::Backend), BENCH_DAY),
+            (verdict(Class::KeyBad, Scope::Key), BENCH_KEY),
+        ] {
+            let mut world = World::new();
+            let mut expected = first;
+            for step in 0..80 {
+                world.try_and_fail(0, &verdict);
+                assert_eq!(world.left(0), Some((expected, false)), "{:?}, step {step}", verdict.class);
+                world.pass(expected);
+                assert_eq!(world.standing(0), Standing::Open, "{:?} is over", verdict.class);
+                expected = (expected * 2).min(most);
+            }
+            let ticket = world.begin(0);
+            world.ledger.success(ticket);
+            world.try_and_fail(0, &verdict);
+            assert_eq!(world.left(0), Some((first, false)), "a success starts over");
+        }
+    }
+
+    #[test]
+    fn down_doubles_with_jitter_and_is_probed_by_one_at_a_time() {
+        let mut world = World::new();
+        let mut expected = SECOND;
+        for _ in 0..40 {
+            world.try_and_fail(0, &down());
+            let (left, known) = world.left(0).unwrap();
+            assert!(left <= expected && left >= expected.mul_f64(0.75), "{left:?} of {expected:?}");
+            assert!(!known);
+            world.pass(left);
+            assert_eq!(world.standing(0), Standing::HalfOpen);
+            expected = (expected * 2).min(60 * SECOND);
+        }
+        let probe = world.begin(0);
+        assert_eq!(world.standing(0), Standing::Probing);
+        world.ledger.abandon(probe);
+        assert_eq!(world.standing(0), Standing::HalfOpen, "the client left");
+        world.begin(0);
+        world.pass(PROBE_TIME);
+        assert_eq!(world.standing(0), Standing::HalfOpen, "a probe that takes long, or was lost");
+        let probe = world.begin(0);
+        world.fail(probe, &verdict(Class::BadRequest, Scope::Request));
+        assert_eq!(world.standing(0), Standing::Open, "even a refusal shows that it is up");
+    }
+
+    #[test]
+    fn a_burst_is_one_step() {
+        for verdict in [limited(), down(), verdict(Class::KeyBad, Scope::Key)] {
+            let mut world = World::new();
+            let tickets: Vec<_> = (0..20).map(|_| world.begin(0)).collect();
+            for ticket in &tickets[..19] {
+                world.fail(*ticket, &verdict);
+            }
+            let Standing::Benched { until, .. } = world.standing(0) else { panic!("not benched") };
+            world.pass(until - world.now + SECOND);
+            // The last one of the burst comes when the bench is over, and changes nothing.
+            world.fail(tickets[19], &verdict);
+            assert!(world.left(0).is_none(), "{:?}", verdict.class);
+            world.try_and_fail(0, &verdict);
+            let (left, _) = world.left(0).unwrap();
+            let first =
+                verdict.class.kind().map(|kind| [BENCH_RATE, BENCH_DAY, BENCH_KEY, BENCH_DOWN][kind][0]);
+            assert!(left > first.unwrap() && left <= first.unwrap() * 2, "the second step: {left:?}");
+        }
+    }
+
+    #[test]
+    fn a_told_reset_is_neither_capped_nor_shortened() {
+        let mut world = World::new();
+        let told = world.told(Class::RateLimited, Scope::Backend, 6 * HOUR);
+        let (old, late) = (world.begin(0), world.begin(0));
+        world.try_and_fail(0, &told);
+        let until = world.now + world.left(0).unwrap().0;
+        let shorter = world.told(Class::RateLimited, Scope::Backend, SECOND);
+        world.fail(late, &shorter);
+        world.try_and_fail(0, &limited());
+        world.try_and_fail(0, &down());
+        assert_eq!(world.left(0), Some((until - world.now, true)));
+        world.ledger.success(old);
+        assert_eq!(world.left(0), Some((until - world.now, true)), "an older attempt proves nothing");
+        let newer = world.begin(0);
+        world.ledger.success(newer);
+        assert_eq!(world.standing(0), Standing::Open, "a newer one does");
+
+        let told = world.told(Class::QuotaDone(Window::Credit), Scope::Backend, 300 * HOUR);
+        world.try_and_fail(1, &told);
+        assert!(world.left(1).unwrap().0 > 299 * HOUR);
+    }
+
+    #[test]
+    fn success_lifts_guesses() {
+        let mut world = World::new();
+        let old = world.begin(0);
+        world.try_and_fail(0, &down());
+        world.ledger.success(old);
+        assert_eq!(world.standing(0), Standing::Open, "it is up");
+
+        let old = world.begin(0);
+        world.try_and_fail(0, &limited());
+        world.ledger.success(old);
+        assert!(world.left(0).is_some(), "let in before the limit was reached");
+        let new = world.begin(0);
+        world.ledger.success(new);
+        assert_eq!(world.standing(0), Standing::Open);
+    }
+
+    #[test]
+    fn scopes_reach_as_far_as_they_say() {
+        let benched = |verdict: &Verdict, backend| {
+            let mut world = World::new();
+            world.try_and_fail(backend, verdict);
+            (0..4).filter(|other| world.left(*other).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(benched(&verdict(Class::KeyBad, Scope::Key), 0), [0, 1], "all with this key");
+        assert_eq!(benched(&verdict(Class::KeyBad, Scope::Key), 2), [2]);
+        assert_eq!(benched(&verdict(Class::RateLimited, Scope::Account), 2), [2, 3]);
+        assert_eq!(
+            benched(&verdict(Class::RateLimited, Scope::Account), 0),
+            [0, 1],
+            "its key is its account"
+        );
+        assert_eq!(benched(&verdict(Class::RateLimited, Scope::Backend), 2), [2]);
+        assert_eq!(benched(&down(), 1), [1]);
+        for class in [Class::BadRequest, Class::TooLarge, Class::Blocked, Class::Empty, Class::OutputInvalid]
+        {
+            assert_eq!(benched(&verdict(class, Scope::Request), 0), [0; 0], "{class:?}");
+        }
+    }
+
+    #[test]
+    fn free_models_of_openrouter_share_limits_without_the_paid_ones() {
+        let of = |account, model| Scopes::new("openrouter", "https://o", 1, account, model);
+        for account in [None, Some("me")] {
+            let free = of(account, "x:free");
+            assert_eq!(free.account, of(account, "y:free").account);
+            assert_ne!(free.account, of(account, "y").account);
+            assert_eq!(free.key, of(account, "y").key);
+        }
+    }
+
+    #[test]
+    fn fixed_benches_and_calendars() {
+        let check = |class, source: Option<(Source, Duration)>, expected: Duration, known: bool| {
+            let mut world = World::new();
+            let retry = source.map(|(source, wait)| Retry { until: world.now + wait, source });
+            let start = world.now;
+            for _ in 0..3 {
+                let verdict = Verdict { retry, ..verdict(class, Scope::Backend) };
+                world.try_and_fail(0, &verdict);
+                let (left, is_known) = world.left(0).unwrap();
+                let slack = world.now - start;
+                assert!(left <= expected && left + slack >= expected, "{class:?}: {left:?}");
+                assert_eq!(is_known, known, "{class:?}");
+            }
+        };
+        check(Class::ModelGone, None, HOUR, false);
+        check(Class::Forbidden, None, 600 * SECOND, false);
+        check(Class::QuotaDone(Window::Credit), None, HOUR, false);
+        check(Class::QuotaDone(Window::Month), None, 24 * HOUR, false);
+        let calendar = |wait| Some((Source::Calendar, wait));
+        check(Class::QuotaDone(Window::Day), calendar(20 * HOUR), 20 * HOUR, true);
+        check(Class::QuotaDone(Window::Month), calendar(200 * HOUR), 24 * HOUR, false);
+        check(Class::QuotaDone(Window::Month), calendar(2 * HOUR), 2 * HOUR, false);
+        check(Class::QuotaDone(Window::Credit), calendar(200 * HOUR), HOUR, false);
+    }
+
+    #[test]
+    fn what_needs_somebody_is_said_once() {
+        let mut world = World::new();
+        let bad = verdict(Class::KeyBad, Scope::Key);
+        assert!(world.try_and_fail(0, &bad).first);
+        assert!(!world.try_and_fail(1, &bad).first, "the same key");
+        assert!(world.try_and_fail(2, &bad).first, "another");
+        assert!(!world.try_and_fail(3, &down()).first);
+        let ticket = world.begin(0);
+        world.ledger.success(ticket);
+        assert!(world.try_and_fail(1, &bad).first, "it had worked in between");
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_the_same() {
+        let mut world = World::new();
+        world.try_and_fail(1, &down());
+        let bad = verdict(Class::KeyBad, Scope::Key);
+        world.try_and_fail(2, &bad);
+        let mut fresh = scopes();
+        fresh.reverse();
+        fresh.push(Scopes::new("groq", "https://g/v1", 2, None, "new model, same key"));
+        fresh.push(Scopes::new("groq", "https://g/v1", 9, None, "a"));
+        let mut ledger = Ledger::new(fresh);
+        ledger.adopt(&world.ledger);
+        for (new, old) in [(0, 3), (1, 2), (2, 1), (3, 0), (4, 2), (5, 0)] {
+            assert_eq!(ledger.standing(new, world.now), world.standing(old), "{new}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_does_not_exist_hurts_nobody() {
+        let mut world = World::new();
+        world.try_and_fail(9, &down());
+        assert_eq!(world.standing(9), Standing::Open);
+        assert!((0..4).all(|backend| world.standing(backend) == Standing::Open));
     }
 }

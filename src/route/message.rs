@@ -242,8 +242,17 @@ fn said(value: &Value, depth: usize) -> Option<String> {
         Value::Array(items) => items.iter().find_map(|item| said(item, depth)),
         Value::Object(fields) => {
             // `code` and the like hold no sentence; `title` is only a status in words.
-            let keys =
-                ["error", "message", "errors", "detail", "status_msg", "base_resp", "msg", "response", "title"];
+            let keys = [
+                "error",
+                "message",
+                "errors",
+                "detail",
+                "status_msg",
+                "base_resp",
+                "msg",
+                "response",
+                "title",
+            ];
             let found = keys.iter().find_map(|key| said(fields.get(*key)?, depth))?;
             // OpenRouter's own sentence is always the same; what its upstream said stands behind.
             let raw = fields.get("metadata").and_then(|metadata| said(metadata.get("raw")?, depth));
@@ -279,10 +288,7 @@ mod tests {
             (r#"[{"error":{"code":400,"message":"array"}}]"#, "array"),
             (r#"{"type":"error","error":{"type":"t","message":"anthropic"}}"#, "anthropic"),
             (r#"{"object":"error","message":"flat","code":"1300"}"#, "flat"),
-            (
-                r#"{"object":"error","message":{"detail":[{"loc":["body"],"msg":"extra"}]}}"#,
-                "extra",
-            ),
+            (r#"{"object":"error","message":{"detail":[{"loc":["body"],"msg":"extra"}]}}"#, "extra"),
             (r#"{"code":"Client specified","error":"xai"}"#, "xai"),
             (r#"{"error":"string"}"#, "string"),
             (r#"{"detail":"fastapi"}"#, "fastapi"),
@@ -296,7 +302,10 @@ mod tests {
                 r#"{"error":{"message":"Provider returned error","metadata":{"raw":"{\"error\":{\"message\":\"inner\"}}"}}}"#,
                 "Provider returned error: inner",
             ),
-            (r#"{"error":{"message":"Provider returned error","metadata":{"raw":"{}"}}}"#, "Provider returned error"),
+            (
+                r#"{"error":{"message":"Provider returned error","metadata":{"raw":"{}"}}}"#,
+                "Provider returned error",
+            ),
             ("event: error\ndata: {\"error\":{\"message\":\"sse\"}}\n\n", "sse"),
             ("plain text\nsecond line", "plain text"),
             ("<html><head><TITLE>502 Bad\n Gateway</title></html>", "502 Bad Gateway"),
@@ -346,7 +355,10 @@ mod tests {
             ("authorization: Bearer x, next", "authorization: Bearer ***, next"),
             ("https://h/p?key=abc&x=1 api_key=q", "https://h/p?key=***&x=1 api_key=***"),
             ("http://user:pw@proxy:1/x?a@b", "http://***@proxy:1/x?a@b"),
-            ("meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8", "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8"),
+            (
+                "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8",
+                "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8",
+            ),
             ("task-force key: none; é key=", "task-force key: none; é key="),
             ("models/gemini-2.5-flash-preview-09-2025", "models/gemini-2.5-flash-preview-09-2025"),
             ("123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174000"),

@@ -217,7 +217,13 @@ pub fn judge_answer(provider: &str, status: u16, header: Header, body: &[u8], no
     let wait = facts.wait(class, asked_to_wait, header, wall);
     let retry = wait.and_then(|(wait, source)| Some(Retry { until: now.mono.checked_add(wait)?, source }));
     let message = body.message().into();
-    Verdict { class, scope: facts.scope(class), status: Some(facts.status).filter(|status| *status != 0), retry, message }
+    Verdict {
+        class,
+        scope: facts.scope(class),
+        status: Some(facts.status).filter(|status| *status != 0),
+        retry,
+        message,
+    }
 }
 
 /// Texts that say the request is too long. The order of tests is that of providers.md §4.
@@ -387,7 +393,9 @@ impl Facts<'_> {
             Class::OutputInvalid
         } else if self.has(&["data_inspection", "flagged"]) {
             Class::Blocked
-        } else if self.code(&["rate_limit_exceeded", "rate_limit_error"]) || self.has(&["rate limit exceeded"]) {
+        } else if self.code(&["rate_limit_exceeded", "rate_limit_error"])
+            || self.has(&["rate limit exceeded"])
+        {
             // Gateways that pass a 429 on as a 400.
             Class::RateLimited
         } else {
@@ -573,11 +581,7 @@ mod tests {
             (r#"{"error":{"code":502,"message":"x"}}"#, Class::Down, Some(502)),
             (r#"{"error":{"code":"429","message":"x"}}"#, Class::RateLimited, Some(429)),
             (r#"{"error":{"message":"Rate limit reached, slow down"}}"#, Class::RateLimited, Some(429)),
-            (
-                r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#,
-                Class::Down,
-                Some(529),
-            ),
+            (r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#, Class::Down, Some(529)),
             (
                 r#"{"type":"error","error":{"type":"authentication_error","message":"x"}}"#,
                 Class::KeyBad,
@@ -653,7 +657,8 @@ mod tests {
         let empty = judge_failure(&Failure::Empty);
         assert_eq!((empty.class, empty.scope), (Class::Empty, Scope::Request));
         assert_eq!(judge_failure(&Failure::Redirect(307)).status, Some(307));
-        let refused = judge("openai", 401, &[], r#"{"error":{"message":"Incorrect API key provided: sk-x1."}}"#);
+        let refused =
+            judge("openai", 401, &[], r#"{"error":{"message":"Incorrect API key provided: sk-x1."}}"#);
         assert_eq!(refused.to_string(), "key refused (401): Incorrect API key provided: ***.");
     }
 }
