@@ -197,6 +197,9 @@ impl SseParser {
             match self.buf.get(self.searched) {
                 None => {
                     self.check_size(self.searched);
+                    if self.ended {
+                        self.restart_at(self.searched);
+                    }
                     return None;
                 }
                 Some(b'\n' | b'\r') => self.restart_at(self.searched + 1),
@@ -624,6 +627,7 @@ mod tests {
         check_end("data: a\n\n{\"error\":1}", &[("", "a")], &[("body!", "{\"error\":1}")]);
         check("", &[]);
         check("\n\n", &[]);
+        check(" \t", &[]);
     }
 
     #[test]
