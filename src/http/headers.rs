@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::head::HeadError;
+use super::head_error::HeadError;
 use crate::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 
 // Offsets into a head are kept in 16 bits.

@@ -2,7 +2,8 @@
 
 pub mod body;
 pub mod head;
-pub mod headers;
+mod head_error;
+mod headers;
 pub mod sse;
 
 /// Position of the first byte for which `stop` holds.

@@ -197,6 +197,9 @@ impl SseParser {
             match self.buf.get(self.searched) {
                 None => {
                     self.check_size(self.searched);
+                    if self.ended {
+                        self.restart_at(self.searched);
+                    }
                     return None;
                 }
                 Some(b'\n' | b'\r') => self.restart_at(self.searched + 1),
@@ -322,14 +325,13 @@ impl SseParser {
         let last = mem::replace(&mut self.line, self.buf.len())..self.buf.len();
         let text = self.slice(last.clone());
         let (name_len, _) = split_field(text);
-        if matches!(text.get(..name_len), Some(b"data" | b"error")) {
-            self.cut = true;
+        let is_data = matches!(text.get(..name_len), Some(b"data" | b"error"));
+        if is_data || is_whole(text) {
+            self.cut = is_data;
             // An event before that line goes first; the next call finds no line left and goes on below.
             if let Some(ready) = self.take_line(last) {
                 return Some(ready);
             }
-        } else if is_whole(text) {
-            return self.take_line(last);
         } else if !text.is_empty() && !text.starts_with(b":") {
             self.truncated = true;
         }
@@ -523,6 +525,7 @@ mod tests {
         }
         parser.finish();
         drain(&mut parser, &mut after);
+        assert_eq!(parser.next_event(), None, "the end comes once");
         assert_eq!(parser.buf.capacity(), 0, "nothing may be held at the end");
         (before, after, parser.is_truncated())
     }
@@ -620,9 +623,11 @@ mod tests {
         check_end("data: {}\ndata: {\"a\":1}", &[], &[("", "{}"), ("", "{\"a\":1}")]);
         check_end("data: {}\r", &[], &[("", "{}")]);
         check_end("error: {}", &[], &[("error", "{}")]);
+        check_end("data: text\n{}", &[], &[("", "text")]);
         check_end("data: a\n\n{\"error\":1}", &[("", "a")], &[("body!", "{\"error\":1}")]);
         check("", &[]);
         check("\n\n", &[]);
+        check(" \t", &[]);
     }
 
     #[test]
