@@ -109,10 +109,6 @@ impl Connection {
     pub fn closed(&mut self) {
         self.wire.closed().unwrap();
     }
-
-    pub fn try_closed(&mut self) -> Result<(), String> {
-        self.wire.closed()
-    }
 }
 
 fn check_no_key(head: &Head, body: &[u8]) -> Result<(), String> {
@@ -168,8 +164,12 @@ fn split_block(text: &str) -> Option<(&str, &str)> {
 impl Event {
     /// The data lines joined; `None` for a comment.
     pub fn data(&self) -> Option<String> {
-        let lines: Vec<&str> =
-            self.0.lines().filter_map(|l| l.strip_prefix("data:")).map(|d| d.strip_prefix(' ').unwrap_or(d)).collect();
+        let lines: Vec<&str> = self
+            .0
+            .lines()
+            .filter_map(|l| l.strip_prefix("data:"))
+            .map(|d| d.strip_prefix(' ').unwrap_or(d))
+            .collect();
         if lines.is_empty() { None } else { Some(lines.join("\n")) }
     }
 
@@ -192,7 +192,11 @@ impl Events {
             events.push(Event(block.to_owned()));
             rest = after;
         }
-        if rest.is_empty() { Ok(Self(events)) } else { Err(format!("the stream ends inside an event: {rest:?}")) }
+        if rest.is_empty() {
+            Ok(Self(events))
+        } else {
+            Err(format!("the stream ends inside an event: {rest:?}"))
+        }
     }
 
     /// All text of the answer.
@@ -221,7 +225,8 @@ impl Events {
 
     /// A finished answer with this text and no error, as an SDK sees it.
     pub fn check_complete(&self, text: &str) -> Result<(), String> {
-        let good = self.text() == text && self.finish_reason().is_some() && self.is_done() && self.error().is_none();
+        let good =
+            self.text() == text && self.finish_reason().is_some() && self.is_done() && self.error().is_none();
         if good { Ok(()) } else { Err(format!("expected a complete stream of {text:?}, got {:#?}", self.0)) }
     }
 

@@ -124,15 +124,17 @@ impl Response {
 
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("{} with a body that is not JSON ({e}): {}", self.status(), self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| {
+            panic!("{} with a body that is not JSON ({e}): {}", self.status(), self.text())
+        })
     }
 
     /// The error of an answer in OpenAI shape: message, type, code (empty where absent or null).
     pub fn try_error(&self) -> Result<(String, String, String), String> {
         let told = || format!("status {}, body {:?}", self.status(), self.text());
         expect_json(self).map_err(|e| format!("{e}; {}", told()))?;
-        let body: Value = serde_json::from_slice(&self.body).map_err(|e| format!("not JSON ({e}): {}", told()))?;
+        let body: Value =
+            serde_json::from_slice(&self.body).map_err(|e| format!("not JSON ({e}): {}", told()))?;
         let error = &body["error"];
         let message = error["message"].as_str().unwrap_or_default();
         let kind = error["type"].as_str().unwrap_or_default();
@@ -177,7 +179,10 @@ impl<R: Read> Wire<R> {
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Err(format!("nothing came in time; so far {:?}", String::from_utf8_lossy(&self.buf)));
+                    return Err(format!(
+                        "nothing came in time; so far {:?}",
+                        String::from_utf8_lossy(&self.buf)
+                    ));
                 }
                 Err(e) => return Err(format!("read: {e}")),
             }
@@ -190,7 +195,10 @@ impl<R: Read> Wire<R> {
             if let Some(at) = self.buf.iter().position(|&b| b == b'\n') {
                 let line: Vec<u8> = self.buf.drain(..=at).collect();
                 let Some(line) = line.strip_suffix(b"\r\n") else {
-                    return Err(format!("a line that ends in LF alone: {:?}", String::from_utf8_lossy(&line)));
+                    return Err(format!(
+                        "a line that ends in LF alone: {:?}",
+                        String::from_utf8_lossy(&line)
+                    ));
                 };
                 if line.iter().any(|&b| (b < 0x20 && b != b'\t') || b == 0x7f) {
                     return Err(format!("a control character in {:?}", String::from_utf8_lossy(line)));

@@ -6,17 +6,19 @@ mod http;
 mod proxy;
 mod reply;
 mod selftest;
+mod table;
 mod upstream;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub use certs::{Authority, Certificate};
-pub use client::{Connection, Event, Events, Stream, get, post};
-pub use http::Response;
+pub use client::{Connection, Events, Stream, get, post};
+pub use http::{Asked, Framing, Response};
 pub use proxy::{Backend, Config, Proxy, TempDir, run};
 pub use reply::{Reply, Step, chat_stream, chat_whole, event, raw, sse, sse_body, status, whole_body};
-pub use upstream::{RefusedPort, Request, Upstream};
+pub use table::{RESCUE, Table};
+pub use upstream::{RefusedPort, Request, Upstream, good_answer};
 
 /// For every wait that ends as soon as its event comes: far above what a loaded machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -69,25 +71,34 @@ impl<T> Watched<T> {
 
 /// Holds a scripted reply back until the test opens it.
 #[derive(Clone)]
-pub struct Gate(Watched<bool>);
+pub struct Gate(Watched<bool>, Option<Duration>);
 
 impl Gate {
     pub fn new() -> Self {
-        Self(Watched::new(false))
+        Self(Watched::new(false), None)
+    }
+
+    /// Opens by itself so long after the script reached it: for providers whose slowness is what is tested.
+    pub fn after(milliseconds: u64) -> Self {
+        Self(Watched::new(false), Some(Duration::from_millis(milliseconds)))
     }
 
     pub fn open(&self) {
         self.0.change(|open| *open = true);
     }
 
-    pub fn is_open(&self) -> bool {
-        self.0.with(|open| *open)
+    /// Whether it is open for a script that has waited since then.
+    pub fn is_open(&self, since: Instant) -> bool {
+        self.1.is_some_and(|delay| since.elapsed() >= delay) || self.0.with(|open| *open)
     }
 }
 
 /// Runs every row, and reports all that fail instead of the first.
 #[track_caller]
-pub fn every<T>(rows: impl IntoIterator<Item = (impl Into<String>, T)>, check: impl Fn(T) -> Result<(), String>) {
+pub fn every<T>(
+    rows: impl IntoIterator<Item = (impl Into<String>, T)>,
+    check: impl Fn(T) -> Result<(), String>,
+) {
     let (mut seen, mut failed) = (0, Vec::new());
     for (name, row) in rows {
         seen += 1;
@@ -97,6 +108,25 @@ pub fn every<T>(rows: impl IntoIterator<Item = (impl Into<String>, T)>, check: i
     }
     assert!(seen > 0, "no rows: a loop over nothing passes");
     assert!(failed.is_empty(), "{} of {seen} failed:\n  {}", failed.len(), failed.join("\n  "));
+}
+
+/// A sample of `tests/golden/`.
+#[track_caller]
+pub fn golden(name: &str) -> String {
+    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The names of the samples in a directory of `tests/golden/`.
+#[track_caller]
+pub fn golden_names(dir: &str) -> Vec<String> {
+    let path = format!("{}/tests/golden/{dir}", env!("CARGO_MANIFEST_DIR"));
+    let mut names: Vec<String> = std::fs::read_dir(&path)
+        .unwrap_or_else(|e| panic!("{path}: {e}"))
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 /// `Err` with what was expected, for use inside [`every`].

@@ -113,7 +113,6 @@ pub struct Config {
     server: Vec<String>,
     backends: Vec<Backend>,
     env: Vec<(String, String)>,
-    args: Vec<String>,
 }
 
 impl Config {
@@ -150,11 +149,6 @@ impl Config {
         self
     }
 
-    pub fn arg(mut self, arg: &str) -> Self {
-        self.args.push(arg.to_owned());
-        self
-    }
-
     pub fn yaml(&self) -> String {
         const NAMES: [&str; 6] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"];
         let mut yaml = String::new();
@@ -174,7 +168,9 @@ impl Config {
             let provider = backend.provider.clone().unwrap_or_else(|| format!("provider-{name}"));
             let model = backend.model.clone().unwrap_or_else(|| format!("model-{name}"));
             let (priority, url) = (backend.priority.unwrap_or(i + 1), &backend.base_url);
-            yaml.push_str(&format!("  - priority: {priority}\n    backends:\n      - provider: {provider}\n"));
+            yaml.push_str(&format!(
+                "  - priority: {priority}\n    backends:\n      - provider: {provider}\n"
+            ));
             yaml.push_str(&format!("        name: {name}\n        model: {model}\n"));
             yaml.push_str(&format!("        api_key: {KEY_MARK}{name}\n"));
             if !url.is_empty() {
@@ -189,7 +185,7 @@ impl Config {
 
     #[track_caller]
     pub fn start(self) -> Proxy {
-        Proxy::start_with(Some(&self.yaml()), &self.env, &self.args)
+        Proxy::start_with(Some(&self.yaml()), &self.env)
     }
 }
 
@@ -211,7 +207,7 @@ pub struct Proxy {
 impl Proxy {
     #[track_caller]
     pub fn start(yaml: &str) -> Self {
-        Self::start_with(Some(yaml), &[], &[])
+        Self::start_with(Some(yaml), &[])
     }
 
     /// Backends with priorities 1, 2, …
@@ -222,15 +218,16 @@ impl Proxy {
 
     /// Without a config file if `yaml` is `None`. The environment is empty but for `env`.
     #[track_caller]
-    pub fn start_with(yaml: Option<&str>, env: &[(String, String)], args: &[String]) -> Self {
+    pub fn start_with(yaml: Option<&str>, env: &[(String, String)]) -> Self {
         let dir = TempDir::new();
         let mut command = command(dir.path());
         if let Some(yaml) = yaml {
             command.arg("--config").arg(dir.write("config.yaml", yaml));
         }
         command.args(["--host", "127.0.0.1", "--port", "0", "--log-level", "debug"]);
-        command.args(args).envs(env.iter().map(|(n, v)| (n, v)));
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        command.envs(env.iter().map(|(n, v)| (n, v)));
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (log, stderr) = (Watched::new(Log::default()), child.stderr.take().unwrap());
         let writer = log.clone();
         let reader = thread::spawn(move || {
@@ -264,11 +261,16 @@ impl Proxy {
         self.log.with(|l| l.lines.join("\n"))
     }
 
-    /// Waits for a line that holds `text`.
+    pub fn log_lines(&self) -> usize {
+        self.log.with(|l| l.lines.len())
+    }
+
+    /// Waits for a line, behind the first `skip` ones, that is as described.
     #[track_caller]
-    pub fn wait_for_log(&self, text: &str) {
-        let seen = self.log.wait(DEADLINE, |l| l.lines.iter().any(|line| line.contains(text)).then_some(()));
-        assert!(seen.is_some(), "expected {text:?} in the log: {}", self.log());
+    pub fn wait_for_log(&self, skip: usize, wanted: impl Fn(&str) -> bool) {
+        let seen =
+            self.log.wait(DEADLINE, |l| l.lines.iter().skip(skip).any(|line| wanted(line)).then_some(()));
+        assert!(seen.is_some(), "a line is missing in the log: {}", self.log());
     }
 
     #[track_caller]
@@ -373,7 +375,7 @@ fn command(dir: &Path) -> Command {
 #[track_caller]
 pub fn run(dir: &TempDir, args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = command(dir.path());
-    let child = command.args(args).envs(env.iter().copied());
+    let child = command.envs(env.iter().copied());
     let child = child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     let output = Watched::new(None);

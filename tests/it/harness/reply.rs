@@ -58,12 +58,15 @@ impl Status {
 
     /// The usual error of an OpenAI-like provider.
     pub fn error(self, message: &str) -> Reply {
-        self.json(format!(r#"{{"error":{{"message":"{message}","type":"some_error","param":null,"code":null}}}}"#))
+        self.json(format!(
+            r#"{{"error":{{"message":"{message}","type":"some_error","param":null,"code":null}}}}"#
+        ))
     }
 
     /// Chunked, one chunk per piece.
     pub fn chunked<'a>(self, kind: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> Reply {
-        let mut bytes = self.head(&format!("content-type: {kind}\r\ntransfer-encoding: chunked\r\n")).into_bytes();
+        let mut bytes =
+            self.head(&format!("content-type: {kind}\r\ntransfer-encoding: chunked\r\n")).into_bytes();
         for piece in pieces {
             bytes.extend_from_slice(&chunk(piece));
         }

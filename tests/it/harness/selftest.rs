@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::http::{Asked, Framing, Wire};
+use super::http::Wire;
 use super::*;
 
 fn request(upstream: &Upstream) -> Connection {
@@ -36,7 +36,9 @@ fn the_checker_accepts_what_is_right() {
             let mut wire = Wire::new(bytes.as_bytes());
             let response = wire.response(asked)?;
             wire.closed()?;
-            expect(response.framing == framing, || format!("expected {framing:?}, got {:?}", response.framing))?;
+            expect(response.framing == framing, || {
+                format!("expected {framing:?}, got {:?}", response.framing)
+            })?;
             let text = response.text();
             expect(text == "hi" || text.is_empty(), || format!("body {text:?}"))
         },
@@ -83,7 +85,8 @@ fn the_checker_refuses_what_is_wrong() {
 
 #[test]
 fn a_scripted_provider_answers_in_order_and_remembers() {
-    let upstream = Upstream::replies([status(429).header("retry-after", "7").error("busy"), chat_whole("Hello")]);
+    let upstream =
+        Upstream::replies([status(429).header("retry-after", "7").error("busy"), chat_whole("Hello")]);
     let mut connection = request(&upstream);
     let first = connection.response();
     assert_eq!((first.status(), first.header("retry-after")), (429, Some("7")));
@@ -93,7 +96,10 @@ fn a_scripted_provider_answers_in_order_and_remembers() {
     }
     let requests = upstream.requests();
     assert_eq!((upstream.hits(), upstream.connections(), requests.len()), (3, 1, 3));
-    assert_eq!((requests[2].target.as_str(), requests[2].place, requests[2].text()), ("/again", 2, HELLO.into()));
+    assert_eq!(
+        (requests[2].target.as_str(), requests[2].place, requests[2].text()),
+        ("/again", 2, HELLO.into())
+    );
 }
 
 #[test]
@@ -171,7 +177,9 @@ fn a_scripted_provider_sees_its_peer_leave() {
 fn a_request_with_unclear_framing_is_told() {
     let upstream = Upstream::healthy("x");
     let mut connection = Connection::open(upstream.addr());
-    connection.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    connection.send(
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    );
     connection.closed();
 }
 
@@ -179,7 +187,9 @@ fn a_request_with_unclear_framing_is_told() {
 fn a_chunked_request_is_understood() {
     let upstream = Upstream::replies([chat_whole("x")]);
     let mut connection = Connection::open(upstream.addr());
-    connection.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+    connection.send(
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    );
     connection.response();
     assert_eq!(upstream.only_request().text(), "abcde");
 }

@@ -85,7 +85,10 @@ impl Upstream {
         Self::answering(move |r| good_answer(r, &text))
     }
 
-    pub fn tls(config: Arc<ServerConfig>, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub fn tls(
+        config: Arc<ServerConfig>,
+        script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         Self::start(Arc::new(script), Some(config))
     }
 
@@ -180,7 +183,10 @@ impl Drop for Upstream {
         // Wakes the accept loop, which then ends.
         let _ = TcpStream::connect(self.addr);
         if !thread::panicking() {
-            assert!(violations.is_empty(), "the program broke RFC 9112 towards its provider: {violations:#?}");
+            assert!(
+                violations.is_empty(),
+                "the program broke RFC 9112 towards its provider: {violations:#?}"
+            );
         }
     }
 }
@@ -312,7 +318,8 @@ impl Served {
                 Step::Wait(gate) => {
                     // The gate and the socket are both waited for, so that a peer that leaves is seen at once.
                     peer.socket().set_read_timeout(Some(Duration::from_millis(3))).unwrap();
-                    while !gate.is_open() {
+                    let since = Instant::now();
+                    while !gate.is_open(since) {
                         read_more(peer, buf)?;
                     }
                     peer.socket().set_read_timeout(None).unwrap();
@@ -337,7 +344,11 @@ fn read_more(peer: &mut Peer, buf: &mut Vec<u8>) -> Result<(), Over> {
             buf.extend_from_slice(&scratch[..n]);
             Ok(())
         }
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => Ok(()),
+        Err(e)
+            if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) =>
+        {
+            Ok(())
+        }
         Err(_) => Err(Over::PeerLeft),
     }
 }
@@ -349,8 +360,10 @@ fn read_request(peer: &mut Peer, buf: &mut Vec<u8>) -> Result<Request, Over> {
         }
         read_more(peer, buf)?;
     };
-    let head = String::from_utf8(buf.drain(..end).collect()).map_err(|_| Over::Violation("head not UTF-8".into()))?;
-    let (mut request, framing) = parse_head(&head).map_err(|what| Over::Violation(format!("{what} in {head:?}")))?;
+    let head = String::from_utf8(buf.drain(..end).collect())
+        .map_err(|_| Over::Violation("head not UTF-8".into()))?;
+    let (mut request, framing) =
+        parse_head(&head).map_err(|what| Over::Violation(format!("{what} in {head:?}")))?;
     match framing {
         Some(length) => {
             while buf.len() < length {
