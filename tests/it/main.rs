@@ -1,0 +1,20 @@
+//! The program through its front door: the real binary on a free port, scripted providers on free ports, raw HTTP in
+//! and out. Nothing here uses the library; what the library promises is tested beside its code.
+//!
+//! Nothing sleeps to synchronise: a test waits for an event, with a deadline, and every read has a timeout.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod harness;
+
+mod bad_requests;
+mod benches;
+mod cuts;
+mod failover;
+mod hostile;
+mod leaving;
+mod pass_through;
+mod process;
+mod surface;
+mod tls;
+mod total_failure;
