@@ -129,6 +129,8 @@ pub const STREAM_TAIL_TIME: Duration = Duration::from_millis(100);
 /// Slowest upload taken, in bytes a second on average after the first [`BODY_PROGRESS_TIME`]: a body of one byte
 /// every 29 s would hold its connection for years.
 pub const BODY_RATE_MIN: u64 = 1024;
+/// A body that nobody needs, up to this size, is read and dropped to keep the connection.
+pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
 /// The listener rests this long when the system has no descriptor left.
 pub const ACCEPT_REST_TIME: Duration = Duration::from_millis(100);
 /// Pipelined bytes read ahead while a request runs; more stay in the socket.

@@ -9,8 +9,8 @@ use crate::dialect::error::ApiError;
 use crate::http::body::{BodyLength, BodyReader};
 use crate::http::head::{HeadScan, RequestHead};
 use crate::limits::{
-    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, HEADER_TIME, IDLE_TIME, LINGER_BYTES_MAX,
-    LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
+    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, DISCARD_BYTES_MAX, HEADER_TIME, IDLE_TIME,
+    LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
 };
 use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
@@ -83,8 +83,7 @@ async fn one_request(
     if slot.is_draining() {
         out.close_after();
     }
-    let mut incoming =
-        Incoming { io, input, reader: BodyReader::new(head.body), declared: head.body, begun: false };
+    let mut incoming = Incoming { io, input, reader: BodyReader::new(head.body), declared: head.body };
     let served = routes::serve(shared, &state, &head, &mut incoming, &mut out).await;
     match served {
         Ok(()) if out.may_continue() && incoming.reader.is_done() => true,
@@ -157,7 +156,6 @@ pub struct Incoming<'a> {
     input: &'a mut Vec<u8>,
     reader: BodyReader,
     declared: BodyLength,
-    begun: bool,
 }
 
 impl Incoming<'_> {
@@ -177,7 +175,16 @@ impl Incoming<'_> {
             let sent = write_all(self.io, &[b"HTTP/1.1 100 Continue\r\n\r\n"]).await;
             sent.map_err(|_| BodyFailure::Gone)?;
         }
-        self.begun = true;
+        let (mut bytes, share) = self.read(shared, max).await?;
+        let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes.split_off(3) } else { bytes };
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            BodyFailure::Refused(ApiError::new(400, format!("The body is not UTF-8 (byte {at}).")))
+        })?;
+        Ok(Body { text, _share: share })
+    }
+
+    async fn read(&mut self, shared: &Shared, max: usize) -> Result<(Vec<u8>, Share), BodyFailure> {
         let mut share = shared.bodies.share();
         let mut bytes = Vec::new();
         let start = Instant::now();
@@ -197,12 +204,7 @@ impl Incoming<'_> {
                 }
             }
         }
-        let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes.split_off(3) } else { bytes };
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            BodyFailure::Refused(ApiError::new(400, format!("The body is not UTF-8 (byte {at}).")))
-        })?;
-        Ok(Body { text, _share: share })
+        Ok((bytes, share))
     }
 
     /// Decodes what has been read so far.
@@ -242,6 +244,17 @@ impl Incoming<'_> {
             *self.input = Vec::new();
         }
         Ok(())
+    }
+
+    /// Reads and drops a small body, so that a request that was refused by its head need not cost the connection.
+    /// Whether the body is out of the way.
+    pub async fn discard_small(&mut self, shared: &Shared, expect_continue: bool) -> bool {
+        if self.reader.is_done() {
+            return true;
+        }
+        // Who waits for a 100 may send the body or not: only closing is clear.
+        let small = matches!(self.declared, BodyLength::Length(length) if length <= DISCARD_BYTES_MAX as u64);
+        small && !expect_continue && self.read(shared, DISCARD_BYTES_MAX).await.is_ok()
     }
 
     /// Whether nothing of the body is outstanding.

@@ -63,7 +63,7 @@ pub async fn serve(
     let refusal = refuse(&state.config, head, &route);
     if let Some(reply) = refusal {
         log::info!("[{}] {} {}: {}", out.id(), head.method.as_str(), head.path(), reply.status);
-        if !incoming.is_read() {
+        if reply.status == 411 || !incoming.discard_small(shared, head.expect_continue).await {
             out.close_after();
         }
         return out.whole(&reply).await;
@@ -75,7 +75,7 @@ pub async fn serve(
         // A GET with a body: what it means is nobody's business, but it has to be read before the next request.
         match incoming.body(shared, state.config.server.max_body, head.expect_continue).await {
             Ok(_) => {}
-            Err(failure) => return refuse_body(failure, out).await,
+            Err(failure) => return refuse_body(failure, incoming, out).await,
         }
     }
     let reply = match route {
@@ -96,7 +96,7 @@ async fn chat(
 ) -> io::Result<()> {
     let body = match incoming.body(shared, state.config.server.max_body, head.expect_continue).await {
         Ok(body) => body,
-        Err(failure) => return refuse_body(failure, out).await,
+        Err(failure) => return refuse_body(failure, incoming, out).await,
     };
     let id = out.id();
     match incoming.while_here(proxy::chat(state, body, out)).await {
@@ -108,13 +108,17 @@ async fn chat(
     }
 }
 
-async fn refuse_body(failure: BodyFailure, out: &mut Responder<'_>) -> io::Result<()> {
+async fn refuse_body(
+    failure: BodyFailure,
+    incoming: &Incoming<'_>,
+    out: &mut Responder<'_>,
+) -> io::Result<()> {
     match failure {
         BodyFailure::Gone => Err(io::ErrorKind::ConnectionAborted.into()),
         BodyFailure::Refused(error) => {
             log::info!("[{}] refused: {} ({})", out.id(), error.message, error.status);
-            // Text that is not UTF-8 was read to its end; only there could the connection go on.
-            if error.status != 400 {
+            // Text that is not UTF-8 was read to its end, and the connection can go on.
+            if !incoming.is_read() {
                 out.close_after();
             }
             let reply = Reply::error(&error);
