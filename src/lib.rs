@@ -16,3 +16,4 @@ pub mod proxy;
 pub mod route;
 pub mod secret;
 pub mod server;
+pub mod url;

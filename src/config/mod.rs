@@ -8,12 +8,11 @@ mod backend;
 mod item;
 mod raw;
 mod resolve;
-mod url;
 
 pub use crate::provider::quirks::Quirks;
 pub use crate::provider::{Auth, Protocol};
+pub use crate::url::{BaseUrl, ProxyUrl, UrlError};
 pub use resolve::{from_environment, load};
-pub use url::{BaseUrl, ProxyUrl, UrlError};
 
 use crate::secret::Secret;
 use std::fmt;

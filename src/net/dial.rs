@@ -13,13 +13,13 @@ use async_io::Async;
 
 use super::conn::{Conn, Plain};
 use super::deadline::{sleep_until, with_deadline};
-use super::proxy_env::ProxyUrl;
 use super::tls::{TlsConfig, TlsError, handshake};
 use crate::limits::{
     ADDRESS_RACE_TIME, ADDRESSES_MAX, CONNECT_TIME, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, INTERIM_RESPONSES_MAX,
     TLS_TIME,
 };
 use crate::secret::Secret;
+use crate::url::ProxyUrl;
 
 /// The way to one target.
 #[derive(Debug, Clone)]

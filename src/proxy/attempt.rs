@@ -32,7 +32,7 @@ pub struct Failed {
     /// What it means.
     pub verdict: Verdict,
     /// The empty answer, in case nobody has a better one.
-    pub empty: Option<Answer>,
+    pub empty: Option<Box<Answer>>,
     /// The provider's error body, if it is the client's request that was wrong.
     pub error_body: Option<Vec<u8>>,
 }
@@ -176,7 +176,7 @@ fn whole_answer(
     let answer = Answer::Whole(bytes, usage);
     match judged {
         Whole::Content(_) => Ok(answer),
-        _ => Err(Failed { empty: Some(answer), ..Failure::Empty.into() }),
+        _ => Err(Failed { empty: Some(Box::new(answer)), ..Failure::Empty.into() }),
     }
 }
 
@@ -201,7 +201,7 @@ async fn first_content(mut relay: Relay, upstream: &Upstream, deadline: Instant)
         State::Error(text) => answer_error(upstream, None, text.into_bytes()),
         State::Broken(why) => broken(why).into(),
         State::Running | State::Done => {
-            Failed { empty: Some(Answer::Stream(Box::new(relay))), ..Failure::Empty.into() }
+            Failed { empty: Some(Box::new(Answer::Stream(Box::new(relay)))), ..Failure::Empty.into() }
         }
     })
 }

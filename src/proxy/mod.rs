@@ -166,7 +166,7 @@ impl<'a> Search<'a> {
                 running.failed(&verdict);
                 self.walk.failed(verdict);
                 if let (None, Some(answer)) = (&self.empty, empty) {
-                    self.empty = Some((backend, answer));
+                    self.empty = Some((backend, *answer));
                 }
                 self.error_body = error_body.or(self.error_body.take());
                 None

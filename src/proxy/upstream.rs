@@ -112,11 +112,7 @@ impl HttpUpstream {
         let proxy = match &http.proxy {
             ProxyChoice::Environment => proxies.for_target(url.tls, &url.host, url.port).cloned(),
             ProxyChoice::Direct => None,
-            ProxyChoice::Url(proxy) => Some(crate::net::proxy_env::ProxyUrl {
-                host: proxy.host.clone(),
-                port: proxy.port,
-                credentials: proxy.credentials.clone(),
-            }),
+            ProxyChoice::Url(proxy) => Some(proxy.clone()),
         };
         let mut pool_key = format!("{}://{}:{}", if url.tls { "https" } else { "http" }, url.host, url.port);
         if let Some(proxy) = &proxy {
