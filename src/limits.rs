@@ -21,6 +21,8 @@ pub const INTERIM_RESPONSES_MAX: usize = 8;
 pub const REQUEST_BODY_BYTES_MAX: usize = 34 * 1024 * 1024;
 /// Default of `server.body_memory`: all request bodies in flight together.
 pub const BODY_MEMORY_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Room made at once for a body of announced length; a longer one grows as it comes.
+pub const RESERVE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a request waits for its share of the body memory before it is told 503.
 pub const BODY_MEMORY_WAIT: Duration = Duration::from_secs(10);
 

@@ -169,17 +169,20 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         .into_iter()
         .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
         .collect();
-    async_io::block_on(executor.run(async {
+    let args = args.clone();
+    // A task of its own: what `block_on` waits for is polled at every event, and this one asks a socket.
+    let end = executor.spawn(async move {
         while let Some(Ok(signal)) = signals.next().await {
             match signal {
-                Signal::Hup => reload(args, &shared),
+                Signal::Hup => reload(&args, &shared),
                 _ => break,
             }
         }
         // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
         drop(accepting);
         drain(&shared, &mut signals).await;
-    }));
+    });
+    async_io::block_on(executor.run(end));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,7 +10,7 @@ use crate::http::body::{BodyLength, BodyReader};
 use crate::http::head::{HeadScan, RequestHead};
 use crate::limits::{
     BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, DISCARD_BYTES_MAX, HEADER_TIME, IDLE_TIME,
-    LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
+    LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX, RESERVE_BYTES_MAX,
 };
 use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
@@ -187,6 +187,10 @@ impl Incoming<'_> {
     async fn read(&mut self, shared: &Shared, max: usize) -> Result<(Vec<u8>, Share), BodyFailure> {
         let mut share = shared.bodies.share();
         let mut bytes = Vec::new();
+        if let BodyLength::Length(length) = self.declared {
+            // Room is not memory until it is written to, so an announcement costs nothing; and growing would copy.
+            bytes.reserve_exact(usize::try_from(length).unwrap_or(max).min(max).min(RESERVE_BYTES_MAX));
+        }
         let start = Instant::now();
         loop {
             self.decode(&mut share, &mut bytes, max).await?;
