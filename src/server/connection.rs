@@ -39,15 +39,16 @@ pub enum BodyFailure {
 pub async fn serve(shared: Arc<Shared>, io: Plain, slot: Slot) {
     let mut input = Vec::new();
     loop {
-        let head = match read_head(&io, &slot, &mut input).await {
-            Ok(Some(head)) => head,
-            Ok(None) => return,
-            Err(error) => {
+        // Until its head is complete a request holds nothing that another connection could not need more.
+        let head = match slot.idle(read_head(&io, &mut input)).await {
+            Ok(Ok(Some(head))) => head,
+            Ok(Ok(None)) | Err(Evicted) => return,
+            Ok(Err(error)) => {
                 let id = new_id();
                 log::info!("[{id}] refused: {} ({})", error.message, error.status);
                 let mut out = Responder::for_bad_head(&io, &id);
                 if out.whole(&Reply::error(&error)).await.is_ok() {
-                    linger(&io).await;
+                    let _ = slot.idle(linger(&io)).await;
                 }
                 return;
             }
@@ -88,7 +89,8 @@ async fn one_request(
     match served {
         Ok(()) if out.may_continue() && incoming.reader.is_done() => true,
         Ok(()) => {
-            linger(io).await;
+            // Nothing is owed any more: whoever needs the place may have it.
+            let _ = slot.idle(linger(io)).await;
             false
         }
         Err(_) => false,
@@ -96,13 +98,12 @@ async fn one_request(
 }
 
 /// Reads up to the end of the next head; `None` when the connection ends between requests.
-async fn read_head(io: &Plain, slot: &Slot, input: &mut Vec<u8>) -> Result<Option<RequestHead>, ApiError> {
+async fn read_head(io: &Plain, input: &mut Vec<u8>) -> Result<Option<RequestHead>, ApiError> {
     let mut scan = HeadScan::default();
     if input.is_empty() {
-        let first = with_deadline(Instant::now() + IDLE_TIME, slot.idle(fill(io, input))).await;
-        match first {
-            Ok(Ok(Ok(1..))) => {}
-            Ok(Ok(Ok(0) | Err(_)) | Err(Evicted)) | Err(_) => return Ok(None),
+        match with_deadline(Instant::now() + IDLE_TIME, fill(io, input)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return Ok(None),
         }
     }
     let deadline = Instant::now() + HEADER_TIME;
