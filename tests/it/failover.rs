@@ -70,7 +70,7 @@ fn an_odd_error_answer_is_invisible() {
             ),
             ("an error as a string", Both, status(403).json(r#"{"error":"no"}"#)),
             ("a huge error body", Both, status(500).body("text/plain", "x".repeat(1_000_000))),
-            ("an endless error body", Both, status(500).chunked("text/plain", [&b"x"[..]; 100_000])),
+            ("an endless error body", Both, status(500).chunked("text/plain", vec![&b"x"[..]; 100_000])),
             ("an error body that stops", Both, raw("HTTP/1.1 500 No\r\ncontent-length: 99\r\n\r\nx").close()),
             ("binary error body", Both, status(500).body("application/json", b"\xff\xfe\0\x01")),
             ("a redirect", Both, status(302).header("location", "/v1/elsewhere").body("", "")),

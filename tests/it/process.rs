@@ -300,7 +300,7 @@ fn every_request_is_one_line_in_the_log_and_no_prompt_is() {
     }
     proxy.get("/health");
     let log = proxy.log();
-    let lines = log.lines().filter(|l| l.contains("INFO") && l.contains("alpha")).count();
+    let lines = log.lines().filter(|l| l.contains("INFO") && l.contains("status=200")).count();
     assert_eq!(lines, 3, "{log}");
     assert!(!log.contains("nobody logs"), "{log}");
 }

@@ -81,18 +81,14 @@ fn another_authority_is_refused() {
     check_refused(
         &proxy,
         &setting,
-        &["unknownissuer", "unknown issuer", "not trusted", "untrusted", "badsignature"],
+        &["unknownissuer", "unknown issuer", "not trusted", "untrusted", "not signed by"],
     );
 }
 
 #[test]
 fn a_certificate_for_another_name_is_refused() {
     let setting = setting(Certificate::WrongName);
-    check_refused(
-        &setting.trusting(),
-        &setting,
-        &["not valid for name", "notvalidforname", "wrong name", "other name"],
-    );
+    check_refused(&setting.trusting(), &setting, &["not valid for name", "notvalidforname", "other.example"]);
 }
 
 #[test]
@@ -146,7 +142,7 @@ fn a_server_that_only_speaks_old_tls_falls_over_and_is_named() {
     let proxy = Config::new().backend(Backend::at(url)).backend(&good).start();
     proxy.chat(HELLO).check_answer("Hello").unwrap();
     let log = proxy.log().to_lowercase();
-    assert!(log.contains("protocolversion") || log.contains("protocol version"), "{log}");
+    assert!(log.contains("no tls newer than 1.1") || log.contains("protocol version"), "{log}");
 }
 
 #[test]
