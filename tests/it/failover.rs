@@ -23,7 +23,7 @@ fn check(rows: Vec<(&'static str, For, Reply)>, line: &str) {
         .collect();
     let replies: Vec<Reply> = runs.iter().map(|(.., reply)| reply.clone()).collect();
     let table = Table::with(Config::new(), line, runs.len(), move |row, _| replies[row].clone());
-    every(
+    every_at_once(
         runs.into_iter().enumerate().map(|(row, (name, stream, _))| (name, (row, stream))),
         |(row, stream)| table.check_rescued(row, stream),
     );
@@ -366,12 +366,13 @@ fn an_unreachable_backend_is_invisible() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}/v1", silent.local_addr().unwrap());
     let upstream = Upstream::healthy("Hello");
-    every(
+    let tls_url = upstream.base_url().replace("http:", "https:");
+    every_at_once(
         [
             ("refused", Backend::from(&refused)),
-            ("no such host", Backend::at("http://nonexistent.invalid/v1")),
+            ("no such host", Backend::at("http://nonexistent.invalid/v1").line("extra: {timeout: 1}")),
             ("accepted by nobody", Backend::at(silent_url).line("extra: {timeout: 1}")),
-            ("plain text asked for TLS", Backend::at(upstream.base_url().replace("http:", "https:"))),
+            ("plain text asked for TLS", Backend::at(tls_url).line("extra: {timeout: 1}")),
         ],
         |backend| {
             let good = Upstream::healthy("Hello");

@@ -150,7 +150,6 @@ fn broken_heads_are_refused() {
         ),
         ("a path of 17 KiB", get(&format!("GET /{long} HTTP/1.1"), host), &[414, 431]),
         ("an endless method", get(&format!("{long} / HTTP/1.1"), host), &[400, 414, 431]),
-        ("a wrong expectation", request("Expect: 200-maybe\r\nContent-Length: 2\r\n", "{}"), &[417]),
     ]);
 }
 
@@ -227,6 +226,17 @@ fn an_expectation_that_will_be_refused_saves_the_body() {
     assert_eq!(response.status(), 401);
     assert!(response.head.closes(), "the body that may or may not follow would be read as a request");
     connection.closed();
+}
+
+#[test]
+fn an_expectation_nobody_can_meet_is_417() {
+    let upstream = Upstream::healthy("Hello");
+    let proxy = Proxy::with_backends([&upstream]);
+    let fields = format!("Expect: 200-maybe\r\nContent-Length: {}\r\n", HELLO.len());
+    let response = proxy.connect().send(request(&fields, HELLO)).response();
+    assert_eq!(response.status(), 417);
+    response.error();
+    assert_eq!(upstream.hits(), 0);
 }
 
 #[test]
@@ -481,6 +491,20 @@ fn idle_connections_do_not_lock_others_out() {
         let _ = connection.try_send(&get("/health", ""));
     }
     proxy.chat(HELLO).check_answer("Hello").unwrap();
+}
+
+/// Only a peer that waits at the door is a reason to send one away.
+#[test]
+fn a_full_house_closes_no_idle_connection_for_nobody() {
+    let upstream = Upstream::healthy("Hello");
+    let proxy = Config::new().backend(&upstream).server("max_connections: 2").start();
+    let mut guests = [proxy.connect(), proxy.connect()];
+    for round in 0..3 {
+        for guest in &mut guests {
+            guest.send(get("/health", ""));
+            assert_eq!(guest.response().status(), 200, "round {round}");
+        }
+    }
 }
 
 #[test]

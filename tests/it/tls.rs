@@ -116,13 +116,13 @@ fn trust_of_one_backend_is_not_trust_of_another() {
 fn plain_text_on_a_tls_port_falls_over() {
     let plain = Upstream::healthy("plain text");
     let talking = Upstream::replies([raw("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").close()]);
-    for upstream in [&plain, &talking] {
+    every_at_once([("silent", &plain), ("talking", &talking)], |upstream| {
         let good = Upstream::healthy("Hello");
-        let backend = Backend::at(upstream.base_url().replace("http:", "https:")).line("extra: {timeout: 2}");
+        let backend = Backend::at(upstream.base_url().replace("http:", "https:")).line("extra: {timeout: 1}");
         let proxy = Config::new().backend(backend).backend(&good).start();
-        proxy.chat(HELLO).check_answer("Hello").unwrap();
-        assert_eq!(upstream.hits(), 0);
-    }
+        proxy.chat(HELLO).check_answer("Hello")?;
+        expect(upstream.hits() == 0, || "it saw a request".into())
+    });
 }
 
 #[test]
