@@ -297,7 +297,7 @@ fn every_request_is_one_line_in_the_log_and_no_prompt_is() {
         proxy.chat(&body);
     }
     proxy.get("/health");
-    let log = proxy.log();
+    let log = proxy.whole_log();
     let lines = log.lines().filter(|l| l.contains("INFO") && l.contains("status=200")).count();
     assert_eq!(lines, 3, "{log}");
     assert!(!log.contains("nobody logs"), "{log}");

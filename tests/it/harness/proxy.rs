@@ -261,6 +261,14 @@ impl Proxy {
         self.log.with(|l| l.lines.join("\n"))
     }
 
+    /// Everything it ever said: stops the program, as a line may still be on its way while it runs.
+    #[track_caller]
+    pub fn whole_log(mut self) -> String {
+        self.stop();
+        self.exit_status();
+        self.log()
+    }
+
     pub fn log_lines(&self) -> usize {
         self.log.with(|l| l.lines.len())
     }
