@@ -65,10 +65,6 @@ fn every_spelling_of_the_model_is_replaced() {
 
 #[test]
 fn a_body_that_is_no_chat_request_is_refused() {
-    let deep = |open: &str, close: &str| {
-        let n = 10_000;
-        format!(r#"{{"model":"aifree","messages":{}{}}}"#, open.repeat(n), close.repeat(n)).into_bytes()
-    };
     check(vec![
         ("empty", (Vec::new(), REFUSED)),
         ("a space", (b" ".to_vec(), REFUSED)),
@@ -90,9 +86,7 @@ fn a_body_that_is_no_chat_request_is_refused() {
         ("invalid UTF-8 in a value", (b"{\"model\":\"aifree\",\"user\":\"\xff\xfe\"}".to_vec(), REFUSED)),
         ("invalid UTF-8 in a key", (b"{\"model\":\"aifree\",\"\xc3\":1}".to_vec(), REFUSED)),
         ("UTF-16", (b"\xff\xfe{\0}\0".to_vec(), REFUSED)),
-        ("10000 arrays", (deep("[", "]"), REFUSED)),
-        ("10000 objects", (deep("{\"a\":", "}").into_iter().collect(), REFUSED)),
-        ("10000 open arrays", (deep("[", ""), REFUSED)),
+        ("10000 open arrays", (format!("{{\"messages\":{}", "[".repeat(10_000)).into_bytes(), REFUSED)),
         ("HTML", (b"<html>".to_vec(), REFUSED)),
     ]);
 }
@@ -110,13 +104,36 @@ fn a_byte_order_mark_is_refused_or_dropped_but_not_passed_on() {
     proxy.check_alive().unwrap();
 }
 
+/// What goes through is not ours to judge, but a parser that recurses would die of it.
 #[test]
-fn nesting_that_real_schemas_have_is_fine() {
-    let upstream = Upstream::healthy("Hello");
-    let proxy = Proxy::with_backends([&upstream]);
-    let body = format!(r#"{{"model":"aifree","tools":{}{}}}"#, "[".repeat(100), "]".repeat(100));
-    proxy.chat(&body).check_answer("Hello").unwrap();
-    assert_eq!(upstream.only_request().text(), body.replace("aifree", "model-alpha"));
+fn deep_nesting_passes_or_is_refused_and_kills_nobody() {
+    every(
+        [
+            ("100 arrays", "[", "", "]", 100),
+            ("10000 arrays", "[", "", "]", 10_000),
+            ("objects", "{\"a\":", "0", "}", 10_000),
+        ]
+        .map(|(name, open, middle, close, n)| {
+            (name, (format!("{}{middle}{}", open.repeat(n), close.repeat(n)), n))
+        }),
+        |(nested, depth)| {
+            let upstream = Upstream::healthy("Hello");
+            let proxy = Proxy::with_backends([&upstream]);
+            for stream in [false, true] {
+                let body = format!(r#"{{"model":"aifree","tools":{nested},"stream":{stream}}}"#);
+                let response = proxy.chat(&body);
+                proxy.check_alive()?;
+                if depth > 100 && response.status() == 400 {
+                    response.try_error()?;
+                    continue;
+                }
+                expect(response.status() == 200, || response.text())?;
+                let sent = upstream.requests().pop().unwrap().text();
+                expect(sent.contains(&nested) && sent.contains("model-alpha"), || "it was changed".into())?;
+            }
+            Ok(())
+        },
+    );
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_bad_key_is_warned_about_once() {
     for _ in 0..3 {
         proxy.chat(HELLO).check_answer("Hello").unwrap();
     }
-    let log = proxy.log();
+    let log = proxy.whole_log();
     let warnings = log.lines().filter(|l| l.contains("WARN") && l.contains("alpha")).count();
     assert_eq!(warnings, 1, "{log}");
 }

@@ -23,7 +23,7 @@ fn check(rows: Vec<(&'static str, For, Reply)>, line: &str) {
         .collect();
     let replies: Vec<Reply> = runs.iter().map(|(.., reply)| reply.clone()).collect();
     let table = Table::with(Config::new(), line, runs.len(), move |row, _| replies[row].clone());
-    every(
+    every_at_once(
         runs.into_iter().enumerate().map(|(row, (name, stream, _))| (name, (row, stream))),
         |(row, stream)| table.check_rescued(row, stream),
     );
@@ -70,7 +70,7 @@ fn an_odd_error_answer_is_invisible() {
             ),
             ("an error as a string", Both, status(403).json(r#"{"error":"no"}"#)),
             ("a huge error body", Both, status(500).body("text/plain", "x".repeat(1_000_000))),
-            ("an endless error body", Both, status(500).chunked("text/plain", [&b"x"[..]; 100_000])),
+            ("an endless error body", Both, status(500).chunked("text/plain", vec![&b"x"[..]; 100_000])),
             ("an error body that stops", Both, raw("HTTP/1.1 500 No\r\ncontent-length: 99\r\n\r\nx").close()),
             ("binary error body", Both, status(500).body("application/json", b"\xff\xfe\0\x01")),
             ("a redirect", Both, status(302).header("location", "/v1/elsewhere").body("", "")),
@@ -366,12 +366,13 @@ fn an_unreachable_backend_is_invisible() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}/v1", silent.local_addr().unwrap());
     let upstream = Upstream::healthy("Hello");
-    every(
+    let tls_url = upstream.base_url().replace("http:", "https:");
+    every_at_once(
         [
             ("refused", Backend::from(&refused)),
-            ("no such host", Backend::at("http://nonexistent.invalid/v1")),
+            ("no such host", Backend::at("http://nonexistent.invalid/v1").line("extra: {timeout: 1}")),
             ("accepted by nobody", Backend::at(silent_url).line("extra: {timeout: 1}")),
-            ("plain text asked for TLS", Backend::at(upstream.base_url().replace("http:", "https:"))),
+            ("plain text asked for TLS", Backend::at(tls_url).line("extra: {timeout: 1}")),
         ],
         |backend| {
             let good = Upstream::healthy("Hello");

@@ -56,13 +56,13 @@ fn a_host_name_is_verified_too() {
 
 /// Falls over, sends nothing, and the log says why with one of these words.
 #[track_caller]
-fn check_refused(proxy: &Proxy, setting: &Setting, words: &[&str]) {
+fn check_refused(proxy: Proxy, setting: &Setting, words: &[&str]) {
     for body in [HELLO, STREAM_HELLO] {
         let response = proxy.chat(body);
         assert_eq!((response.status(), response.header("x-ai-free-swap-backend")), (200, Some("beta")));
     }
     assert_eq!(setting.upstream.hits(), 0, "a request, and with it the key, went to an unverified provider");
-    let log = proxy.log().to_lowercase();
+    let log = proxy.whole_log().to_lowercase();
     assert!(words.iter().any(|w| log.contains(w)), "expected one of {words:?} in the log: {log}");
 }
 
@@ -70,7 +70,7 @@ fn check_refused(proxy: &Proxy, setting: &Setting, words: &[&str]) {
 fn an_unknown_authority_is_refused() {
     let setting = setting(Certificate::Good);
     let proxy = Config::new().backend(&setting.upstream).backend(&setting.good).start();
-    check_refused(&proxy, &setting, &["unknownissuer", "unknown issuer", "not trusted", "untrusted"]);
+    check_refused(proxy, &setting, &["unknownissuer", "unknown issuer", "not trusted", "untrusted"]);
 }
 
 #[test]
@@ -79,26 +79,22 @@ fn another_authority_is_refused() {
     let backend = Backend::from(&setting.upstream).line(format!("tls_ca: {}", other.ca_path()));
     let proxy = Config::new().backend(backend).backend(&setting.good).start();
     check_refused(
-        &proxy,
+        proxy,
         &setting,
-        &["unknownissuer", "unknown issuer", "not trusted", "untrusted", "badsignature"],
+        &["unknownissuer", "unknown issuer", "not trusted", "untrusted", "not signed by"],
     );
 }
 
 #[test]
 fn a_certificate_for_another_name_is_refused() {
     let setting = setting(Certificate::WrongName);
-    check_refused(
-        &setting.trusting(),
-        &setting,
-        &["not valid for name", "notvalidforname", "wrong name", "other name"],
-    );
+    check_refused(setting.trusting(), &setting, &["not valid for name", "notvalidforname", "other.example"]);
 }
 
 #[test]
 fn an_expired_certificate_is_refused() {
     let setting = setting(Certificate::Expired);
-    check_refused(&setting.trusting(), &setting, &["expired"]);
+    check_refused(setting.trusting(), &setting, &["expired"]);
 }
 
 #[test]
@@ -120,13 +116,13 @@ fn trust_of_one_backend_is_not_trust_of_another() {
 fn plain_text_on_a_tls_port_falls_over() {
     let plain = Upstream::healthy("plain text");
     let talking = Upstream::replies([raw("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").close()]);
-    for upstream in [&plain, &talking] {
+    every_at_once([("silent", &plain), ("talking", &talking)], |upstream| {
         let good = Upstream::healthy("Hello");
-        let backend = Backend::at(upstream.base_url().replace("http:", "https:")).line("extra: {timeout: 2}");
+        let backend = Backend::at(upstream.base_url().replace("http:", "https:")).line("extra: {timeout: 1}");
         let proxy = Config::new().backend(backend).backend(&good).start();
-        proxy.chat(HELLO).check_answer("Hello").unwrap();
-        assert_eq!(upstream.hits(), 0);
-    }
+        proxy.chat(HELLO).check_answer("Hello")?;
+        expect(upstream.hits() == 0, || "it saw a request".into())
+    });
 }
 
 #[test]
@@ -145,8 +141,8 @@ fn a_server_that_only_speaks_old_tls_falls_over_and_is_named() {
     let good = Upstream::healthy("Hello");
     let proxy = Config::new().backend(Backend::at(url)).backend(&good).start();
     proxy.chat(HELLO).check_answer("Hello").unwrap();
-    let log = proxy.log().to_lowercase();
-    assert!(log.contains("protocolversion") || log.contains("protocol version"), "{log}");
+    let log = proxy.whole_log().to_lowercase();
+    assert!(log.contains("no tls newer than 1.1") || log.contains("protocol version"), "{log}");
 }
 
 #[test]

@@ -110,6 +110,24 @@ pub fn every<T>(
     assert!(failed.is_empty(), "{} of {seen} failed:\n  {}", failed.len(), failed.join("\n  "));
 }
 
+/// The same for rows that wait: all at once, as a thread costs nothing while it waits.
+#[track_caller]
+pub fn every_at_once<T: Send>(
+    rows: impl IntoIterator<Item = (impl Into<String>, T)>,
+    check: impl Fn(T) -> Result<(), String> + Sync,
+) {
+    let results = std::thread::scope(|scope| {
+        let check = &check;
+        let running: Vec<_> =
+            rows.into_iter().map(|(name, row)| (name.into(), scope.spawn(move || check(row)))).collect();
+        let join = |(name, thread): (String, std::thread::ScopedJoinHandle<'_, _>)| {
+            (name, thread.join().unwrap_or_else(|_| Err("panicked".into())))
+        };
+        running.into_iter().map(join).collect::<Vec<_>>()
+    });
+    every(results, |result| result);
+}
+
 /// A sample of `tests/golden/`.
 #[track_caller]
 pub fn golden(name: &str) -> String {

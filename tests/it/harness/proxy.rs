@@ -261,6 +261,14 @@ impl Proxy {
         self.log.with(|l| l.lines.join("\n"))
     }
 
+    /// Everything it ever said: stops the program, as a line may still be on its way while it runs.
+    #[track_caller]
+    pub fn whole_log(mut self) -> String {
+        self.stop();
+        self.exit_status();
+        self.log()
+    }
+
     pub fn log_lines(&self) -> usize {
         self.log.with(|l| l.lines.len())
     }
@@ -375,12 +383,15 @@ fn command(dir: &Path) -> Command {
 #[track_caller]
 pub fn run(dir: &TempDir, args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = command(dir.path());
-    let child = command.envs(env.iter().copied());
+    let child = command.args(args).envs(env.iter().copied());
     let child = child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     let output = Watched::new(None);
     let (sender, args) = (output.clone(), args.join(" "));
-    thread::spawn(move || sender.change(|o| *o = child.wait_with_output().ok()));
+    thread::spawn(move || {
+        let output = child.wait_with_output().ok();
+        sender.change(|o| *o = output);
+    });
     let Some(output) = output.wait(DEADLINE, |o: &Option<Output>| o.clone()) else {
         let _ = kill_process(pid, Signal::KILL);
         panic!("`{args}` does not end");
