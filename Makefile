@@ -1,0 +1,104 @@
+# What is done with this project, by name. `make help` lists it.
+#
+# `make run` and `make test` need a Rust toolchain and a C compiler, nothing else.
+
+CARGO ?= cargo
+PYTHON ?= python3
+PREFIX ?= /usr/local
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+NAME := ai-free-swap
+RELEASE := $(TARGET_DIR)/release/$(NAME)
+
+# `make run ARGS="--port 9000"`
+ARGS ?=
+# The package of the SDK test; `make sdk-test OPENAI_SDK=openai==2.8.0` tries another version.
+OPENAI_SDK ?= openai
+SDK_VENV := $(TARGET_DIR)/sdk-venv
+# Seconds for each fuzz target, and which ones.
+FUZZ_SECONDS ?= 20
+FUZZ_TOOLCHAIN ?= nightly
+FUZZ_TARGETS ?= $(sort $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
+# `make bench BENCH=path/of/the/harness` compares with nginx; ROUNDS and BENCH_ARGS go to the harness.
+BENCH ?=
+ROUNDS ?= 3
+BENCH_ARGS ?=
+# `make static STATIC_SH=path/of/static.sh` builds where `rustup target add` cannot download.
+STATIC_TARGET ?= x86_64-unknown-linux-musl
+STATIC_SH ?= $(wildcard ../shared/toolchain/static.sh)
+STATIC := $(TARGET_DIR)/$(STATIC_TARGET)/release/$(NAME)
+# What `make install` installs; the static binary, for example.
+BIN ?= $(RELEASE)
+
+.PHONY: help run build test check sdk-test fuzz bench static install uninstall clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+run: ## build and run; no config is needed; ARGS="--port 9000" passes options
+	$(CARGO) run --release --locked -- $(ARGS)
+
+build: ## the release binary
+	$(CARGO) build --release --locked
+
+test: ## all tests that need nothing but Rust
+	$(CARGO) test --locked
+
+check: ## format, lints, documentation, licences and advisories
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		set -x; $(CARGO) deny --locked check; \
+	else \
+		echo "cargo-deny is not installed: licences and advisories not checked (cargo install --locked cargo-deny)"; \
+	fi
+
+sdk-test: $(SDK_VENV)/ready ## the official openai Python SDK against the program (needs Python and PyPI)
+	$(CARGO) build --locked
+	$(SDK_VENV)/bin/python tests/sdk/test_openai.py $(TARGET_DIR)/debug/$(NAME)
+
+$(SDK_VENV)/ready:
+	$(PYTHON) -m venv $(SDK_VENV)
+	$(SDK_VENV)/bin/pip install --quiet --disable-pip-version-check $(OPENAI_SDK)
+	touch $@
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
+	@rustup run $(FUZZ_TOOLCHAIN) cargo --version >/dev/null 2>&1 || \
+		{ echo "fuzzing needs a nightly toolchain: rustup toolchain install $(FUZZ_TOOLCHAIN)"; exit 1; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || \
+		{ echo "fuzzing needs cargo-fuzz: cargo install --locked cargo-fuzz"; exit 1; }
+	@for target in $(FUZZ_TARGETS); do \
+		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
+		$(CARGO) +$(FUZZ_TOOLCHAIN) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
+			|| exit 1; \
+	done
+
+bench: ## microbenchmarks; with BENCH=harness also side by side with nginx
+	$(CARGO) bench --locked
+ifneq ($(BENCH),)
+	$(CARGO) build --release --locked
+	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR))/llmbench OUT=$(abspath $(TARGET_DIR))/bench-results.json \
+		sh $(BENCH)/run.sh $(RELEASE) $(ROUNDS) $(BENCH_ARGS)
+endif
+
+static: ## a static Linux binary (musl), and its size
+ifneq ($(STATIC_SH),)
+	bash $(STATIC_SH) build $(STATIC_TARGET) . --locked
+else
+	rustup target add $(STATIC_TARGET)
+	$(CARGO) build --release --locked --target $(STATIC_TARGET)
+endif
+	@printf '%s: %s bytes\n' $(STATIC) "$$(wc -c <$(STATIC))"
+
+install: ## binary and config.yaml.example under DESTDIR and PREFIX (/usr/local)
+	test -x $(BIN) || $(MAKE) build
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/$(NAME)
+	install -D -m 644 config.yaml.example $(DESTDIR)$(PREFIX)/share/doc/$(NAME)/config.yaml.example
+
+uninstall: ## what install has put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/$(NAME) $(DESTDIR)$(PREFIX)/share/doc/$(NAME)/config.yaml.example
+	-rmdir $(DESTDIR)$(PREFIX)/share/doc/$(NAME) 2>/dev/null
+
+clean: ## everything that was built
+	$(CARGO) clean
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml
