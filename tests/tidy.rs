@@ -49,8 +49,9 @@ fn has_word(line: &str, word: &str) -> bool {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + word.len()..]);
-        !(word.starts_with(is_name) && before.ends_with(is_name))
-            && !(word.ends_with(is_name) && after.starts_with(is_name))
+        let joined_before = word.starts_with(is_name) && before.ends_with(is_name);
+        let joined_after = word.ends_with(is_name) && after.starts_with(is_name);
+        !joined_before && !joined_after
     })
 }
 
