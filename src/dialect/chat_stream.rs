@@ -138,7 +138,8 @@ impl ChatStream {
 
     fn remember(&mut self, chunk: &Answer<'_>) {
         let known = |value: Option<&RawValue>| {
-            value.map(|raw| raw.get().to_owned()).filter(|raw| raw.len() <= IDENTITY_VALUE_BYTES_MAX)
+            let raw = value.map(RawValue::get).filter(|raw| *raw != "null")?;
+            (raw.len() <= IDENTITY_VALUE_BYTES_MAX).then(|| raw.to_owned())
         };
         let id = known(chunk.id).unwrap_or_else(|| "\"\"".into());
         let created = known(chunk.created).unwrap_or_else(|| "0".into());
@@ -344,6 +345,15 @@ mod tests {
         assert_eq!(data, r#"{"provider_name":"p","model":"backend-m" }"#);
         let mut plain = ChatStream::new(None, r#""backend-m""#, false);
         assert_eq!(plain.event("", CHUNK), Step::Forward { data: CHUNK, content: true });
+    }
+
+    #[test]
+    fn a_null_model_gets_no_second_one() {
+        let data = r#"{"id":"c","model":null,"choices":[{"delta":{"content":"a"}}]}"#;
+        let expected = r#"{"provider_name":"p","id":"c","model":null,"choices":[{"delta":{"content":"a"}}]}"#;
+        let mut s = stream(false);
+        assert_eq!(s.event("", data), Step::Forward { data: expected, content: true });
+        assert!(s.end()[0].contains(r#""model":"backend-m""#), "our own chunk names one");
     }
 
     #[test]
