@@ -223,7 +223,8 @@ pub(super) struct Answer<'a> {
     pub(super) id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) created: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    /// A null stays: a second `model` beside it would be refused by strict readers.
+    #[serde(borrow, default, deserialize_with = "present")]
     pub(super) model: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     pub(super) provider_name: Option<&'a RawValue>,
@@ -538,5 +539,7 @@ mod tests {
         assert_eq!(edited(r#"{"id":1}"#, None), r#"{"model":"m","id":1}"#);
         assert_eq!(edited(r#"{"model":"x"}"#, None), r#"{"model":"x"}"#);
         assert_eq!(edited(r#"{"model":"x","provider_name":"q"}"#, p), r#"{"model":"x","provider_name":"q"}"#);
+        assert_eq!(edited(r#"{"model":null}"#, p), r#"{"provider_name":"p \"1\"","model":null}"#);
+        assert_eq!(edited(r#"{"model":null}"#, None), r#"{"model":null}"#);
     }
 }

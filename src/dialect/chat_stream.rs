@@ -2,8 +2,8 @@
 //!
 //! Chunks stay text; the framing around them is somebody else's.
 
-use super::chat::{Answer, Message, Usage, answer_edit, says_something};
-use super::splice::{insert_member, is_space, pieces, span_of};
+use super::chat::{Answer, Message, Usage, answer_edit, present, says_something};
+use super::splice::{Edit, insert_member, is_space, pieces, span_of};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -138,7 +138,8 @@ impl ChatStream {
 
     fn remember(&mut self, chunk: &Answer<'_>) {
         let known = |value: Option<&RawValue>| {
-            value.map(|raw| raw.get().to_owned()).filter(|raw| raw.len() <= IDENTITY_VALUE_BYTES_MAX)
+            let raw = value.map(RawValue::get).filter(|raw| *raw != "null")?;
+            (raw.len() <= IDENTITY_VALUE_BYTES_MAX).then(|| raw.to_owned())
         };
         let id = known(chunk.id).unwrap_or_else(|| "\"\"".into());
         let created = known(chunk.created).unwrap_or_else(|| "0".into());
@@ -252,25 +253,24 @@ fn with_call_indexes(message: &str) -> String {
         tool_calls: Option<Vec<&'a RawValue>>,
     }
     let calls = serde_json::from_str::<Calls>(message).ok().and_then(|m| m.tool_calls).unwrap_or_default();
-    let mut edits: Vec<_> = calls
-        .iter()
-        .enumerate()
-        .filter(|(_, call)| !has_index(call.get()))
-        .filter_map(|(n, call)| {
-            insert_member(message, span_of(message, call.get())?, &format!("\"index\":{n}"))
-        })
-        .collect();
+    let mut edits: Vec<_> =
+        calls.iter().enumerate().filter_map(|(n, call)| index(message, call, n)).collect();
     let bytes = pieces(message, &mut edits).concat();
     String::from_utf8(bytes).unwrap_or_else(|_| message.to_owned())
 }
 
-fn has_index(call: &str) -> bool {
+/// The edit that gives the `n`th call its `index`, if it has none.
+fn index(message: &str, call: &RawValue, n: usize) -> Option<Edit> {
     #[derive(Deserialize)]
     struct Call<'a> {
-        #[serde(borrow, default)]
+        #[serde(borrow, default, deserialize_with = "present")]
         index: Option<&'a RawValue>,
     }
-    serde_json::from_str::<Call>(call).is_ok_and(|call| call.index.is_some())
+    match serde_json::from_str::<Call>(call.get()).ok()?.index.map(RawValue::get) {
+        None => insert_member(message, span_of(message, call.get())?, &format!("\"index\":{n}")),
+        Some(null @ "null") => Some(Edit { span: span_of(message, null)?, text: n.to_string() }),
+        Some(_) => None,
+    }
 }
 
 /// Our fields for a whole answer: the text with `provider_name` and a missing `model` added.
@@ -347,6 +347,15 @@ mod tests {
     }
 
     #[test]
+    fn a_null_model_gets_no_second_one() {
+        let data = r#"{"id":"c","model":null,"choices":[{"delta":{"content":"a"}}]}"#;
+        let expected = r#"{"provider_name":"p","id":"c","model":null,"choices":[{"delta":{"content":"a"}}]}"#;
+        let mut s = stream(false);
+        assert_eq!(s.event("", data), Step::Forward { data: expected, content: true });
+        assert!(s.end()[0].contains(r#""model":"backend-m""#), "our own chunk names one");
+    }
+
+    #[test]
     fn usage_is_shown_to_those_who_asked() {
         let usage = r#"{"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
         for asked in [true, false] {
@@ -393,13 +402,13 @@ mod tests {
 
     #[test]
     fn a_whole_answer_becomes_chunks() {
-        let whole = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"x","tool_calls":[{"id":"a"},{"id":"b","index":5}]},"logprobs":{"content":[]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":1}}"#;
+        let whole = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"x","tool_calls":[{"id":"a"},{"id":"b","index":5},{"index":null}]},"logprobs":{"content":[]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":1}}"#;
         let identity = r#""id":"c","object":"chat.completion.chunk","created":1,"model":"m""#;
         assert_eq!(
             whole_as_chunks(whole).unwrap(),
             [
                 format!(
-                    r#"{{{identity},"choices":[{{"index":0,"delta":{{"role":"assistant","content":"x","tool_calls":[{{"index":0,"id":"a"}},{{"id":"b","index":5}}]}},"logprobs":{{"content":[]}},"finish_reason":null}}]}}"#
+                    r#"{{{identity},"choices":[{{"index":0,"delta":{{"role":"assistant","content":"x","tool_calls":[{{"index":0,"id":"a"}},{{"id":"b","index":5}},{{"index":2}}]}},"logprobs":{{"content":[]}},"finish_reason":null}}]}}"#
                 ),
                 format!(
                     r#"{{{identity},"choices":[{{"index":0,"delta":{{}},"logprobs":null,"finish_reason":"tool_calls"}}]}}"#

@@ -115,7 +115,10 @@ impl Relay {
         let mut parser = std::mem::take(&mut self.parser);
         while self.state == State::Running {
             let Some(event) = parser.next_event() else { break };
-            if event.is_body && judge_whole(&event.data) != Whole::Garbled && self.whole(&event.data) {
+            // Not an error that has choices too: as chunks it would lose what makes it one.
+            let is_whole =
+                event.is_body && matches!(judge_whole(&event.data), Whole::Content(_) | Whole::Empty(_));
+            if is_whole && self.whole(&event.data) {
                 continue;
             }
             if event.is_body && event.data.trim_start().starts_with('<') {
@@ -217,5 +220,31 @@ impl Relay {
             }
         }
         response.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a body that is no event stream comes to.
+    fn state_of(body: &str) -> State {
+        let mut relay = Relay::new(Source::Read, ChatStream::new(None, "\"m\"", false));
+        relay.parser.feed(body.as_bytes()).unwrap();
+        relay.parser.finish();
+        relay.take_events();
+        relay.state
+    }
+
+    #[test]
+    fn an_error_with_choices_is_no_answer() {
+        for body in [
+            r#"{"choices":[{"message":{"content":"x"}}],"error":{"code":429}}"#,
+            r#"{"choices":[{"message":{"content":""},"error":{"code":429}}]}"#,
+            r#"{"choices":[],"base_resp":{"status_code":1002}}"#,
+        ] {
+            assert_eq!(state_of(body), State::Error(body.to_owned()));
+        }
+        assert_eq!(state_of(r#"{"choices":[{"message":{"content":"x"}}]}"#), State::Done);
     }
 }

@@ -1,0 +1,88 @@
+//! A request that goes out has another model, perhaps the usage switch, and not one other byte changed.
+#![no_main]
+
+use ai_free_swap::dialect::{chat::ChatRequest, splice::pieces};
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Map, Value, value::RawValue};
+
+/// A name that has to be escaped.
+const MODEL: &str = r#"@cf/"é"\model"#;
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// The body as an object; `None` where [`Value`] cannot hold it (nesting beyond 128, 1e999, half surrogates).
+fn object(text: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(text).ok()
+}
+
+fn asks_usage(body: &Map<String, Value>) -> Option<bool> {
+    body.get("stream_options")?.get("include_usage")?.as_bool()
+}
+
+/// What the proxy has no business with: neither the model nor the switch, nor options that hold nothing else.
+fn rest(mut body: Map<String, Value>) -> Map<String, Value> {
+    body.remove("model");
+    if let Some(Value::Object(options)) = body.get_mut("stream_options") {
+        options.remove("include_usage");
+    }
+    if body.get("stream_options").is_some_and(|o| o.is_null() || o.as_object().is_some_and(Map::is_empty)) {
+        body.remove("stream_options");
+    }
+    body
+}
+
+fn splice(body: &str, request: &ChatRequest, ask_usage: bool) -> String {
+    let model_json = Value::from(MODEL).to_string();
+    let mut edits = request.edits(body, &model_json, ask_usage);
+    let joined = pieces(body, &mut edits).concat();
+    // Without the edits' texts, the new body is the old one without their spans.
+    let (mut old, mut new) = (0, 0);
+    for edit in &edits {
+        let kept = &body.as_bytes()[old..edit.span.start];
+        assert_eq!(&joined[new..new + kept.len()], kept);
+        new += kept.len();
+        assert_eq!(&joined[new..new + edit.text.len()], edit.text.as_bytes());
+        new += edit.text.len();
+        old = edit.span.end;
+    }
+    assert_eq!(joined[new..], body.as_bytes()[old..]);
+    String::from_utf8(joined).expect("spans lie on character boundaries")
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&flags, input)) = data.split_first() else { return };
+    let ask_usage = flags & 1 == 1;
+    let Ok(body) = std::str::from_utf8(input) else { return };
+    let request = match ChatRequest::parse(body) {
+        Ok(request) => request,
+        Err(error) => {
+            assert_eq!(error.status, 400);
+            assert!(!error.message.is_empty() && !error.message.contains(char::is_control));
+            // Only what a client must mend is refused: no JSON object, a wrong type, or a key that is there twice.
+            let named = error.param.is_some() || error.message.contains(" twice ");
+            assert!(named || object(body).is_none(), "{}", error.message);
+            return;
+        }
+    };
+    assert!(is_json(body), "what is accepted is JSON");
+    let spliced = splice(body, &request, ask_usage);
+    assert!(is_json(&spliced), "{spliced}");
+
+    let again = ChatRequest::parse(&spliced).expect("it is as good as it was");
+    assert_eq!(again.model.as_deref(), Some(MODEL));
+    assert_eq!(again.stream, request.stream);
+    assert_eq!(again.include_usage, request.include_usage || (ask_usage && request.stream));
+    assert_eq!(splice(&spliced, &again, ask_usage), spliced, "a second time changes nothing");
+
+    let (Some(before), Some(after)) = (object(body), object(&spliced)) else { return };
+    assert_eq!(after.get("model").and_then(Value::as_str), Some(MODEL));
+    assert_eq!(request.stream, before.get("stream") == Some(&Value::Bool(true)));
+    if ask_usage && request.stream {
+        assert_eq!(asks_usage(&after), Some(true));
+    } else {
+        assert_eq!(asks_usage(&after), asks_usage(&before));
+    }
+    assert_eq!(rest(after), rest(before));
+});
