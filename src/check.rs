@@ -16,10 +16,22 @@ const BODY: &str = r#"{"messages":[{"role":"user","content":"Reply with OK."}],"
 /// Nobody waits longer for a table.
 const CHECK_TIME: Duration = Duration::from_secs(60);
 
-/// Calls every backend; the table, and whether at least one answered.
+/// What is configured, for `check --offline`.
+pub fn list(state: &State) -> String {
+    let count = state.upstreams.len();
+    let mut text =
+        format!("The configuration is good: {count} backend{}.\n", if count == 1 { "" } else { "s" });
+    for (backend, upstream) in state.config.backends.iter().zip(&state.upstreams) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  priority {}  {} ({})", backend.priority, upstream.name, upstream.model);
+    }
+    text
+}
+
+/// Calls every backend; the table, and whether all of them answered.
 pub async fn check(state: &State) -> (String, bool) {
     let rows = all(state.upstreams.iter().map(|upstream| row(state, upstream)).collect()).await;
-    let good = rows.iter().any(|row| row.good);
+    let good = rows.iter().all(|row| row.good);
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let mut table = String::new();
     for row in rows {

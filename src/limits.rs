@@ -65,6 +65,8 @@ pub const STREAM_SILENCE_TIME: Duration = Duration::from_secs(120);
 pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(15);
 /// An idle connection to a provider is closed after this long: below the limits of common servers.
 pub const POOL_IDLE_TIME: Duration = Duration::from_secs(60);
+/// How often idle connections to providers are looked at.
+pub const POOL_SWEEP_TIME: Duration = Duration::from_secs(15);
 /// Head start of one address over the next (RFC 8305 §5).
 pub const ADDRESS_RACE_TIME: Duration = Duration::from_millis(250);
 /// After SIGTERM, for what runs to end.

@@ -3,7 +3,7 @@
 
 use ai_free_swap::cli::{self, Args, Command, HELP};
 use ai_free_swap::config::{self, Config};
-use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_IDLE_TIME};
+use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
 use ai_free_swap::proxy::state::State;
@@ -20,8 +20,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-/// musl's own allocator is several times slower, and this one needs no more memory.
-#[cfg(target_env = "musl")]
+/// musl's own allocator is several times slower, glibc's returns large bodies to the system after each request and
+/// faults them in again for the next.
+#[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
@@ -95,10 +96,11 @@ fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    let proxies = ProxyEnv::from_env(&env).map_err(|e| e.to_string())?;
+    let proxies = ProxyEnv::from_env(&env).map_err(|e| format!("Error loading config: {e}"))?;
     let mut trust =
         Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
-    let state = State::new(config, &mut trust, &proxies, previous)?;
+    let state = State::new(config, &mut trust, &proxies, previous)
+        .map_err(|e| format!("Error loading config: {}: {e}", args.config.display()))?;
     for upstream in &state.upstreams {
         if matches!(upstream.via, Via::Unspoken) {
             log::warn!(
@@ -129,11 +131,7 @@ fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     start_logging(args);
     let state = load_state(args, None)?;
     if offline {
-        let count = state.upstreams.len();
-        return print(&format!(
-            "The configuration is good: {count} backend{}.\n",
-            if count == 1 { "" } else { "s" }
-        ));
+        return print(&check::list(&state));
     }
     let (table, good) = async_io::block_on(future::or(check::check(&state), async {
         drive().await;
@@ -199,7 +197,7 @@ fn describe(state: &State) {
 
 async fn sweep_pool(shared: Arc<Shared>) {
     loop {
-        sleep_until(Instant::now() + POOL_IDLE_TIME / 2).await;
+        sleep_until(Instant::now() + POOL_SWEEP_TIME).await;
         shared.state().pool.sweep(Instant::now());
     }
 }

@@ -43,20 +43,21 @@ impl ApiError {
     /// Takes `type`, `param` and `code` from a provider's own error, where it has them in OpenAI's shape.
     pub fn with_details_of(mut self, body: &[u8]) -> Self {
         #[derive(Deserialize)]
-        struct Envelope<'a> {
-            #[serde(borrow)]
-            error: Inner<'a>,
+        struct Envelope {
+            error: Inner,
         }
         #[derive(Deserialize)]
-        struct Inner<'a> {
-            #[serde(borrow, default)]
-            param: Option<Cow<'a, str>>,
-            #[serde(borrow, default)]
-            code: Option<Cow<'a, str>>,
+        struct Inner {
+            #[serde(default)]
+            param: serde_json::Value,
+            #[serde(default)]
+            code: serde_json::Value,
         }
+        // Several vendors have numbers there, which say no more than the status.
+        let text = |value: serde_json::Value| value.as_str().map(|text| Cow::Owned(text.to_owned()));
         if let Ok(Envelope { error }) = serde_json::from_slice(body) {
-            self.param = error.param.map(|param| param.into_owned().into());
-            self.code = error.code.map(|code| code.into_owned().into());
+            self.param = text(error.param);
+            self.code = text(error.code);
         }
         self
     }
@@ -88,6 +89,20 @@ impl ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_providers_details_are_kept_whatever_their_types() {
+        for (body, param, code) in [
+            (r#"{"error":{"message":"m","param":"n","code":"bad_n"}}"#, Some("n"), Some("bad_n")),
+            (r#"{"error":{"message":"m","param":"n","code":400}}"#, Some("n"), None),
+            (r#"{"error":{"message":"m","param":null}}"#, None, None),
+            (r#"{"error":"text"}"#, None, None),
+            ("<html>", None, None),
+        ] {
+            let error = ApiError::new(400, "m").with_details_of(body.as_bytes());
+            assert_eq!((error.param.as_deref(), error.code.as_deref()), (param, code), "{body}");
+        }
+    }
 
     #[test]
     fn the_openai_shape_has_all_four_fields_in_their_order() {

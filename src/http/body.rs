@@ -123,6 +123,14 @@ impl BodyReader {
         self.state == State::Done
     }
 
+    /// How many bytes the peer has announced and not sent: of the body, or of the chunk at hand.
+    pub fn announced(&self) -> u64 {
+        match self.state {
+            State::Length(left) | State::Data(left) => left,
+            _ => 0,
+        }
+    }
+
     /// Takes some bytes from the front of `input`: how many, and which of them are data (possibly none).
     ///
     /// Call again with the rest until nothing is consumed or the body is done. Never consumes past the end of the

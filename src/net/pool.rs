@@ -54,11 +54,12 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for too long. To be called now and then.
+    /// Closes what has been idle for too long, and what the provider has closed. To be called now and then.
     pub fn sweep(&self, now: Instant) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, stack| {
-            stack.retain(|idle| now.duration_since(idle.since) <= POOL_IDLE_TIME);
+            // One that has something to read was closed by the other side, or is of no use.
+            stack.retain_mut(|idle| now.duration_since(idle.since) <= POOL_IDLE_TIME && idle.conn.is_quiet());
             !stack.is_empty()
         });
     }

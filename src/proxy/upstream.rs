@@ -69,7 +69,10 @@ impl Trust {
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
         }
-        let config = TlsConfig::new(tls_ca, self.ssl_cert_file.as_deref()).map_err(|e| e.to_string())?;
+        let config = TlsConfig::new(tls_ca, self.ssl_cert_file.as_deref()).map_err(|e| match tls_ca {
+            Some(_) => format!("tls_ca: {e}"),
+            None => format!("SSL_CERT_FILE: {e}"),
+        })?;
         self.made.insert(key, config.clone());
         Ok(config)
     }

@@ -273,6 +273,8 @@ const DAY: [&str; 9] = [
 const CAPACITY: [&str; 3] = ["overloaded", "capacity", "queue_exceeded"];
 const GONE: [&str; 5] =
     ["decommissioned", "no endpoints found", "no such model", "end of life", "model_not_supported"];
+/// llama.cpp answers 500 to requests that it cannot serve; to bench it for those would punish all the others.
+const CLIENTS_FAULT_AS_500: [&str; 2] = ["input is not supported", "failed to parse tools"];
 /// Words of a rate limit where the status says something else.
 const RATE: [&str; 4] = ["rate limit", "rate_limit", "rate-limit", "too many requests"];
 /// Error types of the OpenAI and Anthropic envelopes and the status they come with: an event inside a stream has
@@ -382,6 +384,9 @@ impl Facts<'_> {
         }
         if matches!(status, 400 | 405 | 412 | 415 | 422) {
             return self.class_of_400();
+        }
+        if self.has(&CLIENTS_FAULT_AS_500) {
+            return Class::BadRequest;
         }
         Class::Down
     }

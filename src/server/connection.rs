@@ -228,7 +228,8 @@ impl Incoming<'_> {
                     format!("The request body is not framed properly: {e}."),
                 ))
             })?;
-            if data.len() > max - bytes.len() {
+            // A chunk is refused by its size, before it comes.
+            if (data.len() as u64).saturating_add(self.reader.announced()) > (max - bytes.len()) as u64 {
                 return Err(BodyFailure::Refused(too_large(max)));
             }
             if !data.is_empty() {

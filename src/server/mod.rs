@@ -105,6 +105,13 @@ impl Listener {
         }
     }
 
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.readable().await,
+            Self::Unix(listener) => listener.readable().await,
+        }
+    }
+
     async fn accept(&self) -> io::Result<Plain> {
         match self {
             Self::Tcp(listener) => {
@@ -142,8 +149,14 @@ fn bind_unix(path: &Path) -> io::Result<Async<UnixListener>> {
 /// Accepts connections for ever. Ends only by being dropped.
 pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'static Executor<'static>) {
     loop {
+        // First somebody has to knock: room made for nobody would cost somebody's connection.
+        let knock = listener.readable().await;
         shared.connections.room().await;
-        match listener.accept().await {
+        let accepted = match knock {
+            Ok(()) => listener.accept().await,
+            Err(e) => Err(e),
+        };
+        match accepted {
             Ok(io) => {
                 let slot = shared.connections.open();
                 let work = connection::serve(Arc::clone(&shared), io, slot);

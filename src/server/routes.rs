@@ -100,7 +100,13 @@ async fn chat(
     };
     let id = out.id();
     match incoming.while_here(proxy::chat(state, body, out)).await {
-        Some(written) => written,
+        Some(answered) => {
+            // The client has everything, and may leave now without being called gone.
+            if let Some(relay) = answered? {
+                relay.finish().await;
+            }
+            Ok(())
+        }
         None => {
             log::info!("[{id}] chat: the client left");
             Err(io::ErrorKind::ConnectionAborted.into())

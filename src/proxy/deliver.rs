@@ -1,0 +1,94 @@
+//! Giving the client its answer. From here on a failure cannot be hidden any more.
+
+use super::attempt::{Answer, broken, judge};
+use super::relay::{Relay, State as StreamState};
+use super::search::note_failure;
+use super::state::State;
+use super::{LogLine, keep_alive};
+use crate::dialect::error::ApiError;
+use crate::http::sse::push_event;
+use crate::limits::{KEEP_ALIVE_TIME, STREAM_SILENCE_TIME};
+use crate::net::deadline::with_deadline;
+use crate::route::ledger::Ticket;
+use crate::route::verdict::{Failure, Phase, Verdict, judge_failure};
+use crate::server::respond::{Reply, Responder};
+use std::io;
+use std::time::Instant;
+
+/// Sends the answer that the attempt of `ticket` brought. A stream that ended well is handed back.
+pub async fn deliver(
+    state: &State,
+    ticket: Ticket,
+    answer: Answer,
+    headers: Vec<(&'static str, String)>,
+    out: &mut Responder<'_>,
+    log: &LogLine<'_>,
+) -> io::Result<Option<Relay>> {
+    let mut relay = match answer {
+        Answer::Whole(body, usage) => {
+            let sent = out.whole(&Reply { status: 200, headers, body }).await;
+            log.write("200", usage);
+            return sent.map(|()| None);
+        }
+        Answer::Stream(relay) => *relay,
+    };
+    relay_frames(&mut relay, &headers, out).await?;
+    let mut last = std::mem::take(&mut relay.out);
+    let verdict = verdict_of(state, ticket, &mut relay);
+    if let Some(verdict) = &verdict {
+        note_failure(state, ticket, out.id(), verdict);
+        let error = ApiError::new(502, format!("The answer broke off: {verdict}")).code("upstream_error");
+        push_event(&mut last, "", &error.to_openai());
+    }
+    if !out.has_begun() {
+        out.stream(&headers, &std::mem::take(&mut last)).await?;
+    }
+    out.end_stream(&last).await?;
+    match verdict {
+        None => {
+            log.write("200", relay.usage());
+            Ok(Some(relay))
+        }
+        Some(verdict) => {
+            log.write(&format!("200, broke off: {verdict}"), relay.usage());
+            Ok(None)
+        }
+    }
+}
+
+/// Passes frames on until the stream has ended, in whatever way; the last ones are left in it.
+async fn relay_frames(
+    relay: &mut Relay,
+    headers: &[(&'static str, String)],
+    out: &mut Responder<'_>,
+) -> io::Result<()> {
+    let mut heard = Instant::now();
+    while relay.state == StreamState::Running {
+        if !relay.out.is_empty() {
+            // Taken, so that a stream that waits holds no buffer.
+            let frames = std::mem::take(&mut relay.out);
+            out.stream(headers, &frames).await?;
+        }
+        match with_deadline(Instant::now() + KEEP_ALIVE_TIME, relay.advance()).await {
+            Ok(()) => heard = Instant::now(),
+            Err(_) if heard.elapsed() >= STREAM_SILENCE_TIME => return Ok(()),
+            Err(_) => keep_alive(out).await?,
+        }
+    }
+    Ok(())
+}
+
+/// How the stream ended, if not well.
+fn verdict_of(state: &State, ticket: Ticket, relay: &mut Relay) -> Option<Verdict> {
+    let mut verdict = match std::mem::replace(&mut relay.state, StreamState::Done) {
+        StreamState::Done => return None,
+        StreamState::Running => judge_failure(&Failure::Timeout(Phase::Silence)),
+        StreamState::Broken(why) => judge_failure(&broken(why)),
+        StreamState::Error(text) => {
+            let upstream = state.upstreams.get(ticket.backend)?;
+            judge(upstream, 200, None, text.as_bytes())
+        }
+    };
+    verdict.message = state.masked(&verdict.message).into();
+    Some(verdict)
+}
