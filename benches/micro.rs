@@ -25,7 +25,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Measures `work`, which takes `bytes` bytes of input (0: not a matter of bytes) and is worth `units` of `unit`.
+    /// Measures `work`, which takes `bytes` bytes of input (0: not a matter of bytes) and consists of `units` pieces.
     fn run<T>(&self, name: &str, bytes: usize, units: usize, mut work: impl FnMut() -> T) {
         if self.filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
             return;
