@@ -3,4 +3,5 @@
 pub mod chat;
 pub mod chat_stream;
 pub mod error;
+pub mod skim;
 pub mod splice;

@@ -54,7 +54,7 @@ pub struct Job<'a> {
     /// What is known of it.
     pub request: &'a ChatRequest,
     /// Its text.
-    pub body: &'a str,
+    pub body: &'a [u8],
     /// Whether answers name their backend.
     pub show_provider: bool,
     /// The end of the request's budget.

@@ -63,16 +63,22 @@ async fn relay_frames(
     out: &mut Responder<'_>,
 ) -> io::Result<()> {
     let mut heard = Instant::now();
+    let mut spoke = heard;
     while relay.state == StreamState::Running {
         if !relay.out.is_empty() {
             // Taken, so that a stream that waits holds no buffer.
             let frames = std::mem::take(&mut relay.out);
             out.stream(headers, &frames).await?;
+            spoke = Instant::now();
         }
-        match with_deadline(Instant::now() + KEEP_ALIVE_TIME, relay.advance()).await {
+        // Comments of the provider are a sign of its life, but the client does not see them.
+        match with_deadline(spoke + KEEP_ALIVE_TIME, relay.advance()).await {
             Ok(()) => heard = Instant::now(),
             Err(_) if heard.elapsed() >= STREAM_SILENCE_TIME => return Ok(()),
-            Err(_) => keep_alive(out).await?,
+            Err(_) => {
+                keep_alive(out).await?;
+                spoke = Instant::now();
+            }
         }
     }
     Ok(())

@@ -15,7 +15,6 @@ use crate::dialect::chat::{ChatRequest, Usage};
 use crate::http::sse::{push_comment, push_event};
 use crate::limits::{KEEP_ALIVE_TIME, RETRY_AFTER_SECONDS_MAX};
 use crate::net::deadline::with_deadline;
-use crate::server::connection::Body;
 use crate::server::respond::{Reply, Responder};
 use search::{Found, Refusal, Search};
 use std::io;
@@ -25,9 +24,13 @@ use std::time::Instant;
 ///
 /// What is left of a stream that ended well is handed back: when the client has everything, [`Relay::finish`] saves
 /// the connection to the provider.
-pub async fn chat(state: &State, body: Body, out: &mut Responder<'_>) -> io::Result<Option<Relay>> {
+pub async fn chat(
+    state: &State,
+    body: impl AsRef<[u8]>,
+    out: &mut Responder<'_>,
+) -> io::Result<Option<Relay>> {
     let start = Instant::now();
-    let request = match ChatRequest::parse(&body.text) {
+    let request = match ChatRequest::parse(body.as_ref()) {
         Ok(request) => request,
         Err(error) => {
             log::info!("[{}] chat refused: {}", out.id(), error.message);
@@ -35,7 +38,7 @@ pub async fn chat(state: &State, body: Body, out: &mut Responder<'_>) -> io::Res
         }
     };
     let model = request.model.clone().unwrap_or_else(|| state.config.model_name.clone());
-    let found = find(Search::new(state, &request, &body.text, out.id()), request.stream, out).await?;
+    let found = find(Search::new(state, &request, body.as_ref(), out.id()), request.stream, out).await?;
     // Nothing can be tried again from here on.
     drop(body);
     let mut log = LogLine { id: out.id(), model, backend: "-", attempts: found.attempts, start };

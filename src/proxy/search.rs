@@ -41,7 +41,7 @@ pub struct Search<'a> {
 
 impl<'a> Search<'a> {
     /// Plans it; `id` is the request's name in the log.
-    pub fn new(state: &'a State, request: &'a ChatRequest, body: &'a str, id: &'a str) -> Self {
+    pub fn new(state: &'a State, request: &'a ChatRequest, body: &'a [u8], id: &'a str) -> Self {
         let config = &state.config;
         let until = Instant::now() + config.request_timeout;
         let job = Job { request, body, show_provider: config.show_provider, until };

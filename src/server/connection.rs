@@ -20,12 +20,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// A request body: text, and its share of the memory for all bodies.
+/// A request body, and its share of the memory for all bodies.
 pub struct Body {
-    /// The whole body, a byte order mark removed.
-    pub text: String,
+    bytes: Vec<u8>,
+    skip: usize,
     _share: Share,
 }
+
+impl AsRef<[u8]> for Body {
+    /// The whole body but for a byte order mark, which RFC 8259 §8.1 lets readers ignore.
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(self.skip..).unwrap_or_default()
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a request has no body.
 pub enum BodyFailure {
@@ -176,13 +185,9 @@ impl Incoming<'_> {
             let sent = write_all(self.io, &[b"HTTP/1.1 100 Continue\r\n\r\n"]).await;
             sent.map_err(|_| BodyFailure::Gone)?;
         }
-        let (mut bytes, share) = self.read(shared, max).await?;
-        let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes.split_off(3) } else { bytes };
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            BodyFailure::Refused(ApiError::new(400, format!("The body is not UTF-8 (byte {at}).")))
-        })?;
-        Ok(Body { text, _share: share })
+        let (bytes, share) = self.read(shared, max).await?;
+        let skip = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        Ok(Body { bytes, skip, _share: share })
     }
 
     async fn read(&mut self, shared: &Shared, max: usize) -> Result<(Vec<u8>, Share), BodyFailure> {
@@ -200,8 +205,9 @@ impl Incoming<'_> {
             }
             let earned = Duration::from_secs(bytes.len() as u64 / BODY_RATE_MIN);
             let deadline = (Instant::now() + BODY_PROGRESS_TIME).min(start + BODY_PROGRESS_TIME + earned);
-            match with_deadline(deadline, fill(self.io, self.input)).await {
-                Ok(Ok(1..)) => {}
+            let before = bytes.len();
+            match with_deadline(deadline, self.receive(&mut bytes)).await {
+                Ok(Ok(1..)) => take_room(&mut share, bytes.len() - before).await?,
                 Ok(Ok(0) | Err(_)) => return Err(BodyFailure::Gone),
                 Err(_) => {
                     let error = ApiError::new(408, "The request body came too slowly, or not to its end.");
@@ -210,6 +216,19 @@ impl Incoming<'_> {
             }
         }
         Ok((bytes, share))
+    }
+
+    /// Reads from the socket: a body of known length straight to where it belongs, anything else to be decoded.
+    async fn receive(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+        if !self.input.is_empty() || !matches!(self.declared, BodyLength::Length(_)) {
+            return fill(self.io, self.input).await;
+        }
+        let before = bytes.len();
+        let left = usize::try_from(self.reader.announced()).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
+        let count = poll_fn(|cx| self.io.poll_read(cx, bytes, left)).await?;
+        // Never more than was announced, so all of it is data.
+        let _ = self.reader.read(bytes.get(before..).unwrap_or_default());
+        Ok(count)
     }
 
     /// Decodes what has been read so far.
@@ -233,11 +252,7 @@ impl Incoming<'_> {
                 return Err(BodyFailure::Refused(too_large(max)));
             }
             if !data.is_empty() {
-                let room = with_deadline(Instant::now() + BODY_MEMORY_WAIT, share.grow(data.len())).await;
-                room.map_err(|_| {
-                    let text = "Too many large requests are in flight; try again in a moment.";
-                    BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
-                })?;
+                take_room(share, data.len()).await?;
                 bytes.extend_from_slice(data);
             }
             if used == 0 {
@@ -294,6 +309,18 @@ impl Incoming<'_> {
         }
         Poll::Pending
     }
+}
+
+/// Takes memory for `more` bytes of a body, waiting for others to end if need be.
+async fn take_room(share: &mut Share, more: usize) -> Result<(), BodyFailure> {
+    if more == 0 {
+        return Ok(());
+    }
+    let room = with_deadline(Instant::now() + BODY_MEMORY_WAIT, share.grow(more)).await;
+    room.map_err(|_| {
+        let text = "Too many large requests are in flight; try again in a moment.";
+        BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
+    })
 }
 
 fn too_large(max: usize) -> ApiError {
