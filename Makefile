@@ -76,7 +76,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
 	done
 
 bench: ## microbenchmarks; with BENCH=harness also side by side with nginx
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench '*'
 ifneq ($(BENCH),)
 	$(CARGO) build --release --locked
 	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR))/llmbench OUT=$(abspath $(TARGET_DIR))/bench-results.json \
