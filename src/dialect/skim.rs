@@ -60,7 +60,7 @@ impl<'a> Scan<'a> {
     fn object(&mut self) -> Step<Vec<Member<'a>>> {
         let mut members = Vec::new();
         self.space();
-        self.expect(b'{', "it must be a JSON object")?;
+        self.take(b'{', "it must be a JSON object")?;
         self.space();
         if self.peek() == Some(b'}') {
             self.at += 1;
@@ -94,7 +94,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn expect(&mut self, byte: u8, what: &'static str) -> Step<()> {
+    fn take(&mut self, byte: u8, what: &'static str) -> Step<()> {
         if self.peek() != Some(byte) {
             return Err(what);
         }
@@ -108,7 +108,7 @@ impl<'a> Scan<'a> {
         self.string("expected a key in double quotes")?;
         let raw = self.text.get(start..self.at).unwrap_or_default();
         self.space();
-        self.expect(b':', "expected `:`")?;
+        self.take(b':', "expected `:`")?;
         let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
         match std::str::from_utf8(inner) {
             Ok(text) if !inner.contains(&b'\\') => Ok(Cow::Borrowed(text)),
@@ -220,7 +220,7 @@ impl<'a> Scan<'a> {
     }
 
     fn string(&mut self, what: &'static str) -> Step<()> {
-        self.expect(b'"', what)?;
+        self.take(b'"', what)?;
         let start = self.at;
         let mut high = 0;
         loop {
