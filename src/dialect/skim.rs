@@ -222,23 +222,23 @@ impl<'a> Scan<'a> {
     fn string(&mut self, what: &'static str) -> Step<()> {
         self.take(b'"', what)?;
         let start = self.at;
-        let mut high = 0;
+        let mut high: u64 = 0;
         loop {
             self.at += plain(self.text.get(self.at..).unwrap_or_default(), &mut high);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
                 Some(..0x20) => return Err("a control character in a string; write it as an escape"),
-                // Plain bytes at the end of the text, too few for a block.
+                // Plain bytes at the end of the text, too few for a word.
                 Some(byte) => {
-                    high |= byte;
+                    high |= u64::from(byte);
                     self.at += 1;
                 }
                 None => return Err("a string that does not end"),
             }
         }
         let inner = self.text.get(start..self.at).unwrap_or_default();
-        if high >= 0x80
+        if high & (u64::MAX / 255 << 7) != 0
             && let Err(e) = std::str::from_utf8(inner)
         {
             self.at = start + e.valid_up_to();
@@ -266,23 +266,27 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes at the front are plain text of a string: whole blocks first, then up to the one that is not.
-/// `high` collects their bits, which tells whether any was beyond ASCII.
-fn plain(text: &[u8], high: &mut u8) -> usize {
-    let (blocks, _) = text.as_chunks::<32>();
+/// How many bytes at the front are plain text of a string, looked at eight at a time; the last few are left to the
+/// caller. `high` collects their bits, which tells whether any was beyond ASCII.
+fn plain(text: &[u8], high: &mut u64) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let (words, _) = text.as_chunks::<8>();
     let mut at = 0;
-    for block in blocks {
-        // No early exit inside a block: so the compiler makes vector instructions of it.
-        let (special, bits) = block.iter().fold((false, 0), |(special, bits), &b| {
-            (special | (b == b'"') | (b == b'\\') | (b < 0x20), bits | b)
-        });
-        if special {
-            let count = block.iter().take_while(|&&b| b != b'"' && b != b'\\' && b >= 0x20).count();
-            *high |= block.iter().take(count).fold(0, |bits, &b| bits | b);
-            return at + count;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of each byte that is `"`, `\` or below 0x20; false ones only behind a true one.
+        let special = has_zero(word ^ (ONES * 0x22))
+            | has_zero(word ^ (ONES * 0x5c))
+            | (word.wrapping_sub(ONES * 0x20) & !word & HIGHS);
+        if special != 0 {
+            let bits = special.trailing_zeros() & !7;
+            *high |= word & ((1 << bits) - 1);
+            return at + bits as usize / 8;
         }
-        *high |= bits;
-        at += block.len();
+        *high |= word;
+        at += 8;
     }
     at
 }
