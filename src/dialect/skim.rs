@@ -66,7 +66,7 @@ impl<'a> Scan<'a> {
             self.at += 1;
         } else {
             loop {
-                let key = self.key()?;
+                let key = decoded(self.text.get(self.key()?).unwrap_or_default());
                 self.space();
                 let start = self.at;
                 self.value()?;
@@ -102,19 +102,14 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// A key and its colon.
-    fn key(&mut self) -> Step<Cow<'a, str>> {
+    /// A key and its colon; where the key stands, quotes included.
+    fn key(&mut self) -> Step<Range<usize>> {
         let start = self.at;
         self.string("expected a key in double quotes")?;
-        let raw = self.text.get(start..self.at).unwrap_or_default();
+        let end = self.at;
         self.space();
         self.take(b':', "expected `:`")?;
-        let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-        match std::str::from_utf8(inner) {
-            Ok(text) if !inner.contains(&b'\\') => Ok(Cow::Borrowed(text)),
-            // Half a surrogate pair is legal grammar and no text; such a key is none of ours.
-            _ => Ok(Cow::Owned(serde_json::from_slice(raw).unwrap_or_default())),
-        }
+        Ok(start..end)
     }
 
     /// Any value, with everything in it.
@@ -221,30 +216,40 @@ impl<'a> Scan<'a> {
 
     fn string(&mut self, what: &'static str) -> Step<()> {
         self.take(b'"', what)?;
-        let start = self.at;
-        let mut high: u64 = 0;
         loop {
-            self.at += plain(self.text.get(self.at..).unwrap_or_default(), &mut high);
+            self.at += plain(self.text.get(self.at..).unwrap_or_default());
             match self.peek() {
-                Some(b'"') => break,
+                Some(b'"') => break self.at += 1,
                 Some(b'\\') => self.escape()?,
+                Some(0x80..) => self.beyond_ascii()?,
                 Some(..0x20) => return Err("a control character in a string; write it as an escape"),
                 // Plain bytes at the end of the text, too few for a word.
-                Some(byte) => {
-                    high |= u64::from(byte);
-                    self.at += 1;
-                }
+                Some(_) => self.at += 1,
                 None => return Err("a string that does not end"),
             }
         }
-        let inner = self.text.get(start..self.at).unwrap_or_default();
-        if high & (u64::MAX / 255 << 7) != 0
-            && let Err(e) = std::str::from_utf8(inner)
-        {
-            self.at = start + e.valid_up_to();
-            return Err("a byte that is not UTF-8");
+        Ok(())
+    }
+
+    /// One character of two to four bytes (RFC 3629 §4).
+    fn beyond_ascii(&mut self) -> Step<()> {
+        const BAD: &str = "a byte that is not UTF-8";
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let (second, len) = match rest.first() {
+            Some(0xc2..=0xdf) => (0x80..=0xbf, 2),
+            Some(0xe0) => (0xa0..=0xbf, 3),
+            Some(0xed) => (0x80..=0x9f, 3),
+            Some(0xe1..=0xef) => (0x80..=0xbf, 3),
+            Some(0xf0) => (0x90..=0xbf, 4),
+            Some(0xf1..=0xf3) => (0x80..=0xbf, 4),
+            Some(0xf4) => (0x80..=0x8f, 4),
+            _ => return Err(BAD),
+        };
+        let follows = |at: usize| rest.get(at).is_some_and(|b| (0x80..=0xbf).contains(b));
+        if !rest.get(1).is_some_and(|b| second.contains(b)) || !(2..len).all(follows) {
+            return Err(BAD);
         }
-        self.at += 1;
+        self.at += len;
         Ok(())
     }
 
@@ -266,29 +271,34 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes at the front are plain text of a string, looked at eight at a time; the last few are left to the
-/// caller. `high` collects their bits, which tells whether any was beyond ASCII.
-fn plain(text: &[u8], high: &mut u64) -> usize {
+/// The text of a key. Half a surrogate pair is good grammar and no text: such a key is none of ours.
+fn decoded(raw: &[u8]) -> Cow<'_, str> {
+    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+    match std::str::from_utf8(inner) {
+        Ok(text) if !inner.contains(&b'\\') => Cow::Borrowed(text),
+        _ => Cow::Owned(serde_json::from_slice(raw).unwrap_or_default()),
+    }
+}
+
+/// How many bytes at the front are plain ASCII text of a string, looked at eight at a time; the last few are left
+/// to the caller.
+fn plain(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
-    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let (words, _) = text.as_chunks::<8>();
-    let mut at = 0;
-    for word in words {
+    for (count, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        // The high bit of each byte that is `"`, `\` or below 0x20; false ones only behind a true one.
-        let special = has_zero(word ^ (ONES * 0x22))
-            | has_zero(word ^ (ONES * 0x5c))
-            | (word.wrapping_sub(ONES * 0x20) & !word & HIGHS);
+        // The high bit of each byte that is `"`, `\\`, below 0x20 or beyond ASCII; false ones only behind a true one.
+        let quote = has_zero(word ^ (ONES * 0x22));
+        let backslash = has_zero(word ^ (ONES * 0x5c));
+        let control = word.wrapping_sub(ONES * 0x20);
+        let special = (quote | backslash | control | word) & HIGHS;
         if special != 0 {
-            let bits = special.trailing_zeros() & !7;
-            *high |= word & ((1 << bits) - 1);
-            return at + bits as usize / 8;
+            return count * 8 + special.trailing_zeros() as usize / 8;
         }
-        *high |= word;
-        at += 8;
     }
-    at
+    words.len() * 8
 }
 
 /// Which brackets are open: one bit for each, set for an object.
