@@ -10,6 +10,7 @@ use ai_free_swap::proxy::state::State;
 use ai_free_swap::proxy::upstream::{Trust, Via};
 use ai_free_swap::server::date::Civil;
 use ai_free_swap::server::{Listener, Shared, accept_all};
+use ai_free_swap::stderr::Patient;
 use ai_free_swap::{check, net};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
@@ -124,6 +125,7 @@ fn start_logging(args: &Args) {
             }
             writeln!(out, "{:<5} {}", record.level(), record.args())
         })
+        .target(env_logger::Target::Pipe(Box::new(Patient::new(std::io::stderr()))))
         .init();
 }
 
