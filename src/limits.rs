@@ -119,6 +119,8 @@ pub const POOL_IDLE_MAX: usize = 512;
 pub const TLS_SESSIONS_MAX: usize = 256;
 /// Addresses of one host that are tried: at 250 ms each, more would not get their turn anyway.
 pub const ADDRESSES_MAX: usize = 16;
+/// Characters of a client's `model` in the log: the rest of a megabyte tells nobody more.
+pub const LOG_MODEL_CHARS_MAX: usize = 100;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
 
