@@ -6,7 +6,7 @@
 use ai_free_swap::dialect::chat::{ChatRequest, judge_whole};
 use ai_free_swap::dialect::chat_stream::{ChatStream, Step, whole_with_fields};
 use ai_free_swap::dialect::splice::pieces;
-use ai_free_swap::http::body::{BodyLength, BodyReader, push_chunk};
+use ai_free_swap::http::body::{BodyLength, BodyReader, CHUNK_END, push_chunk_size};
 use ai_free_swap::http::head::HeadScan;
 use ai_free_swap::http::sse::{SseParser, push_event};
 use ai_free_swap::route::Now;
@@ -132,7 +132,9 @@ fn http(bench: &Bench) {
         let mut wire = Vec::new();
         let data = vec![b'x'; size];
         for _ in 0..(64 * 1024_usize).div_ceil(size) {
-            push_chunk(&mut wire, &data);
+            push_chunk_size(&mut wire, size);
+            wire.extend_from_slice(&data);
+            wire.extend_from_slice(CHUNK_END);
         }
         wire.extend_from_slice(b"0\r\n\r\n");
         bench.run(&format!("http: chunked body, 64 KB, chunks of {size}"), wire.len(), 1, || {

@@ -138,9 +138,10 @@ fn the_cores_have_neither_clock_nor_dice_nor_sockets() {
 /// way back from proxy to server is the hand that answers: its `Responder`.
 #[test]
 fn parts_know_only_what_is_below_them() {
-    let table: [(&str, &[&str]); 13] = [
+    let table: [(&str, &[&str]); 14] = [
         ("limits", &[]),
         ("secret", &[]),
+        ("stderr", &[]),
         ("url", &[]),
         ("cli", &[]),
         ("http", &[]),

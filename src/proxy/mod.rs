@@ -13,7 +13,7 @@ pub use state::State;
 
 use crate::dialect::chat::{ChatRequest, Usage};
 use crate::http::sse::{push_comment, push_event};
-use crate::limits::{KEEP_ALIVE_TIME, RETRY_AFTER_SECONDS_MAX};
+use crate::limits::{KEEP_ALIVE_TIME, LOG_MODEL_CHARS_MAX, RETRY_AFTER_SECONDS_MAX};
 use crate::net::deadline::with_deadline;
 use crate::server::respond::{Reply, Responder};
 use search::{Found, Refusal, Search};
@@ -37,7 +37,8 @@ pub async fn chat(
             return out.whole(&Reply::error(&error)).await.map(|()| None);
         }
     };
-    let model = request.model.clone().unwrap_or_else(|| state.config.model_name.clone());
+    let model = request.model.as_deref().unwrap_or(&state.config.model_name);
+    let model = model.chars().take(LOG_MODEL_CHARS_MAX).collect();
     let found = find(Search::new(state, &request, body.as_ref(), out.id()), request.stream, out).await?;
     // Nothing can be tried again from here on.
     drop(body);
