@@ -86,7 +86,7 @@ fn verdict_of(state: &State, ticket: Ticket, relay: &mut Relay) -> Option<Verdic
         StreamState::Broken(why) => judge_failure(&broken(why)),
         StreamState::Error(text) => {
             let upstream = state.upstreams.get(ticket.backend)?;
-            judge(upstream, 200, None, text.as_bytes())
+            judge(upstream, &state.secrets, 200, None, text.as_bytes())
         }
     };
     verdict.message = state.masked(&verdict.message).into();

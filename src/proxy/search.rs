@@ -44,7 +44,7 @@ impl<'a> Search<'a> {
     pub fn new(state: &'a State, request: &'a ChatRequest, body: &'a str, id: &'a str) -> Self {
         let config = &state.config;
         let until = Instant::now() + config.request_timeout;
-        let job = Job { request, body, show_provider: config.show_provider, until };
+        let job = Job { request, body, show_provider: config.show_provider, secrets: &state.secrets, until };
         let walk = state.walk(request.model.as_deref());
         Self { state, job, walk, id, waited: false, empty: None, error_body: None }
     }
@@ -117,7 +117,7 @@ impl<'a> Search<'a> {
         let status = verdict.status.filter(|status| (400..500).contains(status)).unwrap_or(400);
         let error = ApiError::new(status, verdict.message.to_string());
         let error = match &self.error_body {
-            Some(body) => error.with_details_of(body),
+            Some(body) => error.with_details_of(body, |text| self.state.masked(text)),
             None => error,
         };
         // Agents shorten their conversation when they see this code, whatever the provider called it.

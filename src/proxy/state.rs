@@ -7,6 +7,8 @@ use crate::net::proxy_env::ProxyEnv;
 use crate::route::ledger::{Ledger, Scopes};
 use crate::route::mask;
 use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
+use crate::secret::Secret;
+use std::cmp::Reverse;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -19,6 +21,8 @@ pub struct State {
     pub upstreams: Vec<Upstream>,
     /// Idle connections, shared over reloads.
     pub pool: Arc<Pool>,
+    /// What no log and no client may see, longest first.
+    pub secrets: Vec<Secret>,
     ledger: Mutex<Ledger>,
 }
 
@@ -42,7 +46,8 @@ impl State {
             ledger.adopt(&previous.ledger());
         }
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
-        Ok(Self { config, upstreams, pool, ledger: Mutex::new(ledger) })
+        let secrets = secrets(&config);
+        Ok(Self { config, upstreams, pool, secrets, ledger: Mutex::new(ledger) })
     }
 
     /// The ledger. Never held across a wait.
@@ -72,19 +77,34 @@ impl State {
         Some(Candidate { backend, priority: settings.priority, context: settings.context, unfit })
     }
 
-    /// A text of a provider with everything removed that looks like a key, and every key of ours.
+    /// A text of a provider without any key of ours, and without whatever else looks like one.
     pub fn masked(&self, text: &str) -> String {
-        let mut text = mask(text);
-        for upstream in &self.upstreams {
-            if let Via::Chat(http) = &upstream.via {
-                let key = http.key.expose();
-                if !key.is_empty() && text.contains(key) {
-                    text = text.replace(key, "***");
-                }
-            }
-        }
-        text
+        mask(text, &self.secrets)
     }
+}
+
+/// Keys, and header values that may be some. Longest first: one may be the beginning of another.
+fn secrets(config: &Config) -> Vec<Secret> {
+    let http = config.backends.iter().filter_map(|backend| match &backend.kind {
+        BackendKind::Http(http) => Some(http),
+        BackendKind::Demo(_) => None,
+    });
+    let mut secrets: Vec<Secret> = Vec::new();
+    for http in http {
+        secrets.push(http.key.clone());
+        for (_, value) in http.headers.iter().filter(|(name, _)| is_credential(name)) {
+            // Behind a scheme (`Basic x`) the last word is the secret.
+            let word = value.expose().split_whitespace().next_back().unwrap_or_default();
+            secrets.push(Secret::new(word));
+        }
+    }
+    secrets.sort_by_key(|secret| Reverse(secret.expose().len()));
+    secrets
+}
+
+fn is_credential(header: &str) -> bool {
+    let header = header.to_ascii_lowercase();
+    ["auth", "cookie", "key", "secret", "token"].iter().any(|word| header.contains(word))
 }
 
 fn scopes(backend: &Backend) -> Scopes {

@@ -6,7 +6,6 @@ use crate::net::client::Origin;
 use crate::net::dial::Route;
 use crate::net::proxy_env::ProxyEnv;
 use crate::net::tls::TlsConfig;
-use crate::secret::Secret;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,8 +47,6 @@ pub struct HttpUpstream {
     pub head: Vec<u8>,
     /// Time for the first content or the whole answer; `None`: the defaults.
     pub timeout: Option<Duration>,
-    /// To remove it from whatever the provider says.
-    pub key: Secret,
 }
 
 /// TLS settings by their extra roots: backends that trust the same share their session caches.
@@ -127,7 +124,7 @@ impl HttpUpstream {
         let route = Route { tls, host: url.host.clone(), port: url.port, proxy };
         let head = request_head(http, &route);
         let origin = Origin { route, pool_key: pool_key.into() };
-        Ok(Self { origin, head, timeout: http.timeout, key: http.key.clone() })
+        Ok(Self { origin, head, timeout: http.timeout })
     }
 }
 

@@ -11,6 +11,7 @@ pub use crate::provider::ratelimit::Window;
 use crate::provider::ratelimit::{self, Header, http_date, unix_ms};
 use crate::route::Now;
 use crate::route::message::{Body, short};
+use crate::secret::Secret;
 
 /// Why an attempt brought nothing the client could have (DESIGN has the table of what follows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,13 +194,21 @@ pub fn judge_failure(failure: &Failure) -> Verdict {
         Failure::Empty => (Class::Empty, None, "no text, tool call or reasoning".to_owned()),
     };
     let scope = if class == Class::Down { Scope::Backend } else { Scope::Request };
-    Verdict { class, scope, status, retry: None, message: short(&message).into() }
+    Verdict { class, scope, status, retry: None, message: short(&message, &[]).into() }
 }
 
 /// Judges an error answer: any status but 2xx, or a 2xx (an event of a stream, too) whose body is an error.
 ///
-/// `provider` is the preset's name, `header` finds a value by lower-case name, `body` may be any bytes.
-pub fn judge_answer(provider: &str, status: u16, header: Header, body: &[u8], now: Now) -> Verdict {
+/// `provider` is the preset's name, `header` finds a value by lower-case name, `body` may be any bytes; the message
+/// quotes none of the `secrets` (longest first).
+pub fn judge_answer(
+    provider: &str,
+    status: u16,
+    header: Header,
+    body: &[u8],
+    now: Now,
+    secrets: &[Secret],
+) -> Verdict {
     if (300..400).contains(&status) {
         return judge_failure(&Failure::Redirect(status));
     }
@@ -216,7 +225,7 @@ pub fn judge_answer(provider: &str, status: u16, header: Header, body: &[u8], no
     }
     let wait = facts.wait(class, asked_to_wait, header, wall);
     let retry = wait.and_then(|(wait, source)| Some(Retry { until: now.mono.checked_add(wait)?, source }));
-    let message = body.message().into();
+    let message = body.message(secrets).into();
     Verdict {
         class,
         scope: facts.scope(class),
@@ -481,7 +490,7 @@ mod tests {
 
     fn judge(provider: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Verdict {
         let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        judge_answer(provider, status, &find, body.as_bytes(), at("2026-11-23T02:13:20Z"))
+        judge_answer(provider, status, &find, body.as_bytes(), at("2026-11-23T02:13:20Z"), &[])
     }
 
     fn class_of(name: &str) -> Class {
@@ -534,7 +543,7 @@ mod tests {
             let anthropic = provider == "anthropic" && status == 429;
             let now = at(if anthropic { "2026-11-23T13:00:00Z" } else { "2026-11-23T02:13:20Z" });
             let find = |name: &str| headers.get(name)?.as_str();
-            let verdict = judge_answer(provider, status, &find, body.as_bytes(), now);
+            let verdict = judge_answer(provider, status, &find, body.as_bytes(), now, &[]);
             let name = path.display();
 
             assert_eq!(verdict.class, class_of(expect["class"].as_str().unwrap()), "{name}");
@@ -637,7 +646,7 @@ mod tests {
         ];
         let now = at("2026-11-23T02:13:20Z");
         let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        let verdict = judge_answer("x", 429, &find, b"", now);
+        let verdict = judge_answer("x", 429, &find, b"", now, &[]);
         assert_eq!(verdict.retry.map(|retry| retry.until - now.mono), Some(Duration::from_secs(60)));
     }
 
