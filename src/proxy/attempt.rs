@@ -20,6 +20,9 @@ use crate::secret::Secret;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Some write it before their JSON, though RFC 8259 §8.1 forbids it.
+const BOM: char = '\u{feff}';
+
 /// What a client can be given.
 pub enum Answer {
     /// A whole answer.
@@ -146,19 +149,38 @@ async fn over_http(
         Ok(body) => body.map_err(failure_of)?,
         Err(_) => return Err(Failure::Timeout(Phase::Body).into()),
     };
-    let text = String::from_utf8(body).map_err(|_| Failure::Garbled("the answer is not UTF-8".into()))?;
+    let mut text = String::from_utf8(body).map_err(|_| Failure::Garbled("the answer is not UTF-8".into()))?;
+    if text.starts_with(BOM) {
+        text.drain(..BOM.len_utf8());
+    }
     let head = response.head.clone();
     response.finish();
-    if !job.request.stream {
-        return whole_answer(text, Some(&head), upstream, job);
+    if job.request.stream {
+        return whole_as_stream(text, &head, upstream, job, deadline).await;
     }
-    // Asked for a stream, it gave a whole answer.
-    match (judge_whole(&text), Relay::from_whole(&text, job.chat_stream(upstream))) {
-        (Whole::Content(_) | Whole::Empty(_), Some(relay)) => {
-            first_content(relay, upstream, job, deadline).await
-        }
-        _ => whole_answer(text, Some(&head), upstream, job),
+    whole_answer(text, Some(&head), upstream, job)
+}
+
+/// What was to be a stream and is labelled as JSON: mostly a whole answer.
+async fn whole_as_stream(
+    text: String,
+    head: &ResponseHead,
+    upstream: &Upstream,
+    job: &Job<'_>,
+    deadline: Instant,
+) -> Result<Answer, Failed> {
+    let judged = judge_whole(&text);
+    if let Whole::Content(_) | Whole::Empty(_) = judged
+        && let Some(relay) = Relay::from_whole(&text, job.chat_stream(upstream))
+    {
+        return first_content(relay, upstream, job, deadline).await;
     }
+    // Or chunks after all, as events or one on each line.
+    let relay = Relay::from_chunks(&text, job.chat_stream(upstream));
+    if relay.has_content {
+        return Ok(Answer::Stream(Box::new(relay)));
+    }
+    Err(no_answer(judged, text, Some(head), upstream, job))
 }
 
 /// Judges a whole answer with a 2xx status.
@@ -170,18 +192,28 @@ fn whole_answer(
 ) -> Result<Answer, Failed> {
     let judged = judge_whole(&text);
     let (Whole::Content(usage) | Whole::Empty(usage)) = judged else {
-        return Err(match judged {
-            Whole::Garbled if !text.trim_start().starts_with('<') => {
-                Failure::Garbled("the answer is not JSON".into()).into()
-            }
-            _ => answer_error(upstream, job.secrets, head, text.into_bytes()),
-        });
+        return Err(no_answer(judged, text, head, upstream, job));
     };
     let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
     let answer = Answer::Whole(bytes, usage);
     match judged {
         Whole::Content(_) => Ok(answer),
         _ => Err(Failed { empty: Some(Box::new(answer)), ..Failure::Empty.into() }),
+    }
+}
+
+/// A body with a 2xx status that is no chat completion.
+fn no_answer(
+    judged: Whole,
+    text: String,
+    head: Option<&ResponseHead>,
+    upstream: &Upstream,
+    job: &Job<'_>,
+) -> Failed {
+    let is_page = text.trim_start().starts_with('<');
+    match judged {
+        Whole::Garbled if !is_page => Failure::Garbled("the answer is not JSON".into()).into(),
+        _ => answer_error(upstream, job.secrets, head, text.into_bytes()),
     }
 }
 
