@@ -102,10 +102,10 @@ async fn exchange(mut conn: Conn, request: &[&[u8]]) -> Result<Response, Exchang
         }
         let before = input.len();
         match poll_fn(|cx| conn.poll_read(cx, &mut input, READ_BYTES_MAX)).await {
-            Ok(0) if before == 0 => return Err(ExchangeError::Closed(None)),
+            Ok(0) if before == 0 && interim == 0 => return Err(ExchangeError::Closed(None)),
             Ok(0) => return Err(ExchangeError::Truncated),
             Ok(_) => {}
-            Err(e) if before == 0 => return Err(ExchangeError::Closed(Some(e))),
+            Err(e) if before == 0 && interim == 0 => return Err(ExchangeError::Closed(Some(e))),
             Err(_) => return Err(ExchangeError::Truncated),
         }
     }
