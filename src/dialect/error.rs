@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
+/// `param` or `code` of a provider's error; a longer one is neither.
+const DETAIL_BYTES_MAX: usize = 256;
+
 /// An error answer. It knows its HTTP status as a number because every API defines one for each kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -55,7 +58,9 @@ impl ApiError {
             code: serde_json::Value,
         }
         // Several vendors have numbers there, which say no more than the status.
-        let text = |value: serde_json::Value| value.as_str().map(|text| Cow::Owned(clean(text)));
+        let text = |value: serde_json::Value| {
+            value.as_str().filter(|text| text.len() <= DETAIL_BYTES_MAX).map(|text| Cow::Owned(clean(text)))
+        };
         if let Ok(Envelope { error }) = serde_json::from_slice(body) {
             self.param = text(error.param);
             self.code = text(error.code);

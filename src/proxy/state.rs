@@ -9,6 +9,7 @@ use crate::route::mask;
 use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
 use crate::secret::Secret;
 use std::cmp::Reverse;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -21,6 +22,8 @@ pub struct State {
     pub upstreams: Vec<Upstream>,
     /// Idle connections, shared over reloads.
     pub pool: Arc<Pool>,
+    /// Hosts of providers and outbound proxies, longest first: the log may see them, clients may not.
+    hosts: Vec<String>,
     /// What no log and no client may see, longest first.
     pub secrets: Vec<Secret>,
     ledger: Mutex<Ledger>,
@@ -46,8 +49,8 @@ impl State {
             ledger.adopt(&previous.ledger());
         }
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
-        let secrets = secrets(&config);
-        Ok(Self { config, upstreams, pool, secrets, ledger: Mutex::new(ledger) })
+        let (hosts, secrets) = (hosts(&upstreams), secrets(&config));
+        Ok(Self { config, upstreams, pool, hosts, secrets, ledger: Mutex::new(ledger) })
     }
 
     /// The ledger. Never held across a wait.
@@ -81,6 +84,36 @@ impl State {
     pub fn masked(&self, text: &str) -> String {
         mask(text, &self.secrets)
     }
+
+    /// A masked text, fit for clients.
+    pub fn without_hosts(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for host in &self.hosts {
+            text = text.replace(host.as_str(), "***");
+        }
+        text
+    }
+
+    /// What a failure is called towards clients: the provider's own words only if they may know who it is.
+    pub fn told(&self, failure: impl fmt::Display) -> String {
+        let text = if self.config.show_provider { failure.to_string() } else { format!("{failure:#}") };
+        self.without_hosts(&text)
+    }
+}
+
+fn hosts(upstreams: &[Upstream]) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for upstream in upstreams {
+        let Via::Chat(http) = &upstream.via else { continue };
+        let route = &http.origin.route;
+        hosts.push(route.host.clone());
+        hosts.extend(route.proxy.as_ref().map(|proxy| proxy.host.clone()));
+    }
+    // Names without a dot (`ollama` in a container network) are words as well.
+    hosts.retain(|host| host.contains(['.', ':']) || host == "localhost");
+    hosts.sort_by_key(|host| Reverse(host.len()));
+    hosts.dedup();
+    hosts
 }
 
 /// Keys, and header values that may be some. Longest first: one may be the beginning of another.

@@ -115,15 +115,19 @@ pub struct Verdict {
     pub retry: Option<Retry>,
     /// The provider's words, or ours for a failed exchange: one line, masked, at most 300 characters.
     pub message: Box<str>,
+    /// Whether `message` quotes the other side, which may name itself.
+    pub quotes: bool,
 }
 
+/// With `#`, without what the other side said.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.class.words())?;
         if let Some(status) = self.status {
             write!(f, " ({status})")?;
         }
-        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+        let is_hidden = f.alternate() && self.quotes;
+        if is_hidden || self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
 }
 
@@ -194,7 +198,9 @@ pub fn judge_failure(failure: &Failure) -> Verdict {
         Failure::Empty => (Class::Empty, None, "no text, tool call or reasoning".to_owned()),
     };
     let scope = if class == Class::Down { Scope::Backend } else { Scope::Request };
-    Verdict { class, scope, status, retry: None, message: short(&message, &[]).into() }
+    // A certificate tells names.
+    let quotes = matches!(failure, Failure::Tls(_));
+    Verdict { class, scope, status, retry: None, message: short(&message, &[]).into(), quotes }
 }
 
 /// Judges an error answer: any status but 2xx, or a 2xx (an event of a stream, too) whose body is an error.
@@ -232,6 +238,7 @@ pub fn judge_answer(
         status: Some(facts.status).filter(|status| *status != 0),
         retry,
         message,
+        quotes: true,
     }
 }
 
