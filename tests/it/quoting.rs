@@ -26,7 +26,8 @@ fn error(message: &str) -> String {
 
 #[test]
 fn a_quoted_key_reaches_neither_client_nor_log() {
-    let bodies: [(&str, fn(&str) -> String); 6] = [
+    type Body = fn(&str) -> String;
+    let bodies: [(&str, Body); 6] = [
         ("plain", |key| error(&format!("bad key {key}"))),
         ("where the message is cut", |key| error(&format!("{}{key}", "y ".repeat(145)))),
         ("escaped slashes", |key| error(&format!("bad key {key}")).replace('/', "\\/")),
