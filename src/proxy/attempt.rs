@@ -138,7 +138,7 @@ async fn over_http(
         return Err(Failure::Garbled(text).into());
     }
     let kind = response.head.headers.get_str("content-type").unwrap_or_default().to_ascii_lowercase();
-    if job.request.stream && !kind.starts_with("application/json") {
+    if job.request.stream && !is_json(&kind) {
         let relay = Relay::new(Source::Http(Box::new(response)), job.chat_stream(upstream));
         return first_content(relay, upstream, job, deadline).await;
     }
@@ -281,6 +281,11 @@ async fn refused(mut response: Response, upstream: &Upstream, secrets: &[Secret]
     response.finish();
     let error_body = verdict.class.is_clients().then_some(body);
     Failed { verdict, empty: None, error_body }
+}
+
+/// Not `application/jsonl`, which is a stream.
+fn is_json(kind: &str) -> bool {
+    kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json")
 }
 
 /// The coding of a body that cannot be read. Its name is quoted only if it is one.

@@ -49,7 +49,7 @@ impl State {
             ledger.adopt(&previous.ledger());
         }
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
-        let (hosts, secrets) = (hosts(&upstreams), secrets(&config));
+        let (hosts, secrets) = (hosts(&upstreams), secrets(&config, &upstreams));
         Ok(Self { config, upstreams, pool, hosts, secrets, ledger: Mutex::new(ledger) })
     }
 
@@ -116,8 +116,8 @@ fn hosts(upstreams: &[Upstream]) -> Vec<String> {
     hosts
 }
 
-/// Keys, and header values that may be some. Longest first: one may be the beginning of another.
-fn secrets(config: &Config) -> Vec<Secret> {
+/// Keys, header values that may be some, and what outbound proxies want. Longest first: one may be the beginning of another.
+fn secrets(config: &Config, upstreams: &[Upstream]) -> Vec<Secret> {
     let http = config.backends.iter().filter_map(|backend| match &backend.kind {
         BackendKind::Http(http) => Some(http),
         BackendKind::Demo(_) => None,
@@ -126,13 +126,23 @@ fn secrets(config: &Config) -> Vec<Secret> {
     for http in http {
         secrets.push(http.key.clone());
         for (_, value) in http.headers.iter().filter(|(name, _)| is_credential(name)) {
-            // Behind a scheme (`Basic x`) the last word is the secret.
-            let word = value.expose().split_whitespace().next_back().unwrap_or_default();
-            secrets.push(Secret::new(word));
+            secrets.push(last_word(value));
         }
+    }
+    for upstream in upstreams {
+        let Via::Chat(http) = &upstream.via else { continue };
+        let credentials = http.origin.route.proxy.as_ref().and_then(|proxy| proxy.credentials.as_ref());
+        let password = credentials.and_then(|pair| pair.expose().split_once(':'));
+        secrets.extend(password.map(|(_, password)| Secret::new(password)));
+        secrets.extend(http.origin.route.proxy_authorization().as_ref().map(last_word));
     }
     secrets.sort_by_key(|secret| Reverse(secret.expose().len()));
     secrets
+}
+
+/// Behind a scheme (`Basic x`) the last word is the secret.
+fn last_word(value: &Secret) -> Secret {
+    Secret::new(value.expose().split_whitespace().next_back().unwrap_or_default())
 }
 
 fn is_credential(header: &str) -> bool {

@@ -201,3 +201,21 @@ fn loopback_is_never_proxied() {
     }
     assert_eq!(proxy.heads(), Vec::<String>::new());
 }
+
+#[test]
+fn a_password_that_the_proxy_quotes_goes_nowhere() {
+    let nobody = Upstream::healthy("Hello");
+    // `me:hunter2pass`
+    let refusal =
+        "HTTP/1.1 407 No\r\ncontent-length: 51\r\n\r\nnot with hunter2pass, that is bWU6aHVudGVyMnBhc3M=";
+    for (url, variable) in [(PLAIN, "HTTP_PROXY"), ("https://upstream.test/v1", "HTTPS_PROXY")] {
+        let proxy = FakeProxy::new(Manner::Say(refusal), nobody.addr());
+        let config = Config::new().backend(Backend::at(url)).env(variable, proxy.url("me:hunter2pass@"));
+        let program = config.start();
+        let response = program.chat(HELLO);
+        assert_eq!(response.status(), 503);
+        let said = format!("{} {}", response.text(), program.whole_log());
+        assert!(said.contains("407"), "{said}");
+        assert!(!said.contains("hunter2pass") && !said.contains("bWU6aHVu"), "{said}");
+    }
+}

@@ -33,7 +33,6 @@ fn what_follows_an_answer_is_not_taken_for_the_next() {
     };
     let evil_text = String::from_utf8(evil.clone()).unwrap();
     let rows = [
-        ("at once", chat_whole("Good").write(evil.clone())),
         ("in one write", raw([chat_whole("Good").bytes(), evil].concat())),
         ("behind the last chunk", chunked("Good", &evil_text)),
     ];
