@@ -355,8 +355,8 @@ impl Facts<'_> {
     /// First hit wins, in the order of providers.md §4.
     fn class(&self) -> Class {
         let status = self.status;
-        if matches!(self.body, Body::Page(_)) && status == 404 {
-            // A web server in between has lost its way; a provider says in JSON that a model is gone.
+        if matches!(self.body, Body::Page(_)) && matches!(status, 400 | 404 | 405) {
+            // A web server in between; a provider says in JSON that a model is gone or what is wrong with a request.
             return Class::Down;
         }
         if self.has(&CONTEXT)
@@ -592,6 +592,7 @@ mod tests {
         check(302, &[("location", "http://x")], "maximum context length", Class::Down, None);
         check(400, &[], r#"{"error":{"code":"rate_limit_exceeded"}}"#, Class::RateLimited, None);
         check(404, &[], "<html>404 not found</html>", Class::Down, None);
+        check(400, &[], "<html>The plain HTTP request was sent to HTTPS port</html>", Class::Down, None);
         check(403, &[], "<html>spend limit, api key not valid</html>", Class::Forbidden, None);
         check(429, &[], "<html></html>", Class::RateLimited, None);
     }
