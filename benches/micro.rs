@@ -239,7 +239,7 @@ fn route(bench: &Bench) {
     };
     let now = Now { mono: now, wall: SystemTime::now() };
     bench.run("route: judge_answer of a 429", body.len(), 1, || {
-        judge_answer("groq", 429, &header, black_box(body), now)
+        judge_answer("groq", 429, &header, black_box(body), now, &[])
     });
 }
 

@@ -56,7 +56,13 @@ async fn row(state: &State, upstream: &crate::proxy::upstream::Upstream) -> Row 
         Ok(request) => request,
         Err(e) => return Row { name, good: false, ms: 0, text: e.message.into_owned() },
     };
-    let job = Job { request: &request, body: BODY, show_provider: false, until: start + CHECK_TIME };
+    let job = Job {
+        request: &request,
+        body: BODY,
+        show_provider: false,
+        secrets: &state.secrets,
+        until: start + CHECK_TIME,
+    };
     let (good, text) = match attempt(&state.pool, upstream, &job).await {
         Ok(_) => (true, String::new()),
         // The key and the model are good; the answer to so short a question may be.

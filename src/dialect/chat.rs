@@ -306,6 +306,13 @@ impl<'a> Answer<'a> {
         self.is_array || [self.detail, self.errors, self.message].into_iter().any(says_something)
     }
 
+    /// Whether it is a chat completion, and no chunk of a stream or completion of a text. One without choices may be
+    /// an empty answer.
+    fn is_whole(&self) -> bool {
+        let choices = self.choices.as_deref();
+        choices.is_some_and(|all| all.is_empty() || all.iter().any(|choice| choice.message.is_some()))
+    }
+
     pub(super) fn has_content(&self) -> bool {
         self.choices.iter().flatten().any(|choice| choice.says(Message::has_content))
     }
@@ -321,7 +328,7 @@ pub fn judge_whole(text: &str) -> Whole {
     };
     let usage = Usage::read(answer.usage);
     match () {
-        () if answer.is_error() || answer.choices.is_none() => Whole::Error,
+        () if answer.is_error() || !answer.is_whole() => Whole::Error,
         () if answer.has_content() => Whole::Content(usage),
         () => Whole::Empty(usage),
     }

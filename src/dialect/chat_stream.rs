@@ -205,8 +205,8 @@ pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
     }
     #[derive(Deserialize)]
     struct Choice<'a> {
-        #[serde(borrow)]
-        message: &'a RawValue,
+        #[serde(borrow, default)]
+        message: Option<&'a RawValue>,
         #[serde(borrow, default)]
         finish_reason: Option<&'a RawValue>,
         #[serde(borrow, default)]
@@ -226,7 +226,7 @@ pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
     let mut deltas = Vec::new();
     let mut ends = Vec::new();
     for (index, choice) in whole.choices.iter().enumerate() {
-        let delta = with_call_indexes(choice.message.get());
+        let delta = with_call_indexes(choice.message.map_or("{}", RawValue::get));
         let logprobs = raw(choice.logprobs, "null");
         deltas.push(format!(
             "{{\"index\":{index},\"delta\":{delta},\"logprobs\":{logprobs},\"finish_reason\":null}}"

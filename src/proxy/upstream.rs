@@ -6,7 +6,6 @@ use crate::net::client::Origin;
 use crate::net::dial::Route;
 use crate::net::proxy_env::ProxyEnv;
 use crate::net::tls::TlsConfig;
-use crate::secret::Secret;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,8 +47,6 @@ pub struct HttpUpstream {
     pub head: Vec<u8>,
     /// Time for the first content or the whole answer; `None`: the defaults.
     pub timeout: Option<Duration>,
-    /// To remove it from whatever the provider says.
-    pub key: Secret,
 }
 
 /// TLS settings by their extra roots: backends that trust the same share their session caches.
@@ -127,7 +124,7 @@ impl HttpUpstream {
         let route = Route { tls, host: url.host.clone(), port: url.port, proxy };
         let head = request_head(http, &route);
         let origin = Origin { route, pool_key: pool_key.into() };
-        Ok(Self { origin, head, timeout: http.timeout, key: http.key.clone() })
+        Ok(Self { origin, head, timeout: http.timeout })
     }
 }
 
@@ -143,27 +140,21 @@ fn request_head(http: &HttpBackend, route: &Route) -> Vec<u8> {
     if let (true, Some(credentials)) = (route.is_forward_proxy(), route.proxy_authorization()) {
         push_header(&mut head, "Proxy-Authorization", credentials.expose());
     }
-    let has = |name: &str| http.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
     let key = http.key.expose();
     if !key.is_empty() {
         match http.auth {
-            Auth::Bearer if has("authorization") => {}
             Auth::Bearer => push_header(&mut head, "Authorization", &format!("Bearer {key}")),
             Auth::XApiKey => push_header(&mut head, "x-api-key", key),
         }
     }
-    for (name, default) in [
+    if !http.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
         // Some edges refuse requests without one, or with that of well-known libraries.
-        ("User-Agent", concat!("ai-free-swap/", env!("CARGO_PKG_VERSION"))),
-        ("Accept", "application/json, text/event-stream"),
-        // Compressed answers could not be looked into, nor passed on byte for byte.
-        ("Accept-Encoding", "identity"),
-        ("Content-Type", "application/json"),
-    ] {
-        if !has(name) {
-            push_header(&mut head, name, default);
-        }
+        push_header(&mut head, "User-Agent", concat!("ai-free-swap/", env!("CARGO_PKG_VERSION")));
     }
+    push_header(&mut head, "Accept", "application/json, text/event-stream");
+    // Compressed answers could not be looked into, nor passed on byte for byte.
+    push_header(&mut head, "Accept-Encoding", "identity");
+    push_header(&mut head, "Content-Type", "application/json");
     for (name, value) in &http.headers {
         push_header(&mut head, name, value.expose());
     }
