@@ -118,17 +118,9 @@ async fn over_http(
     job: &Job<'_>,
 ) -> Result<Answer, Failed> {
     let deadline = job.deadline(http.timeout);
-    let mut response = {
-        let mut edits = job.request.edits(job.body, &upstream.model_json, upstream.takes_stream_options);
-        let body = pieces(job.body, &mut edits);
-        let length: usize = body.iter().map(|piece| piece.len()).sum();
-        let end_of_head = format!("{length}\r\n\r\n");
-        let mut request = vec![http.head.as_slice(), end_of_head.as_bytes()];
-        request.extend(body);
-        match with_deadline(deadline, client::send(pool, &http.origin, &request)).await {
-            Ok(sent) => sent.map_err(failure_of)?,
-            Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
-        }
+    let mut response = match with_deadline(deadline, send(pool, upstream, http, job)).await {
+        Ok(sent) => sent.map_err(failure_of)?,
+        Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
     };
     if !(200..300).contains(&response.head.status) {
         return Err(refused(response, upstream, job.secrets).await);
@@ -181,6 +173,38 @@ async fn whole_as_stream(
         return Ok(Answer::Stream(Box::new(relay)));
     }
     Err(no_answer(judged, text, Some(head), upstream, job))
+}
+
+/// Sends the request, to the other of two possible roots if nothing is found at the first.
+async fn send(
+    pool: &Arc<Pool>,
+    upstream: &Upstream,
+    http: &HttpUpstream,
+    job: &Job<'_>,
+) -> Result<Response, ExchangeError> {
+    let mut edits = job.request.edits(job.body, &upstream.model_json, upstream.takes_stream_options);
+    let body = pieces(job.body, &mut edits);
+    let length: usize = body.iter().map(|piece| piece.len()).sum();
+    let end_of_head = format!("{length}\r\n\r\n");
+    let (head, other_head) = http.heads();
+    let mut request = vec![head, end_of_head.as_bytes()];
+    request.extend(body);
+    let response = client::send(pool, &http.origin, &request).await?;
+    let Some(other_head) = other_head else { return Ok(response) };
+    if response.head.status != 404 {
+        http.root_found(0);
+        return Ok(response);
+    }
+    if let Some(head) = request.first_mut() {
+        *head = other_head;
+    }
+    let second = client::send(pool, &http.origin, &request).await?;
+    if second.head.status == 404 {
+        // It is the model that is unknown, or the server is another one: the first answer says it best.
+        return Ok(response);
+    }
+    http.root_found(1);
+    Ok(second)
 }
 
 /// Judges a whole answer with a 2xx status.

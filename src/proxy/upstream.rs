@@ -9,6 +9,7 @@ use crate::net::tls::TlsConfig;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// One backend.
@@ -44,7 +45,12 @@ pub struct HttpUpstream {
     /// Where to.
     pub origin: Origin,
     /// The request head up to `Content-Length: `; it holds the key, so it has no `Debug`.
-    pub head: Vec<u8>,
+    ///
+    /// Two of them for a base URL without a path: some servers want `/v1` there and some do not, and people write
+    /// both. The second one has it.
+    heads: Vec<Vec<u8>>,
+    /// Which of the heads has worked; [`UNKNOWN`] before that.
+    root: AtomicUsize,
     /// Time for the first content or the whole answer; `None`: the defaults.
     pub timeout: Option<Duration>,
 }
@@ -122,19 +128,38 @@ impl HttpUpstream {
             pool_key = format!("{pool_key} trusting {}", ca.display());
         }
         let route = Route { tls, host: url.host.clone(), port: url.port, proxy };
-        let head = request_head(http, &route);
+        let roots: &[&str] = if url.path.is_empty() { &["", "/v1"] } else { &[&url.path] };
+        let heads = roots.iter().map(|root| request_head(http, root, &route)).collect();
         let origin = Origin { route, pool_key: pool_key.into() };
-        Ok(Self { origin, head, timeout: http.timeout })
+        Ok(Self { origin, heads, root: AtomicUsize::new(UNKNOWN), timeout: http.timeout })
+    }
+
+    /// The request head to use, and another one to try if the first meets a 404.
+    pub fn heads(&self) -> (&[u8], Option<&[u8]>) {
+        let root = self.root.load(Ordering::Relaxed);
+        let head = |root: usize| self.heads.get(root).map(Vec::as_slice);
+        match root {
+            UNKNOWN => (head(0).unwrap_or_default(), head(1)),
+            known => (head(known).unwrap_or_default(), None),
+        }
+    }
+
+    /// The first (0) or the second (1) of the heads found something at its path.
+    pub fn root_found(&self, root: usize) {
+        self.root.store(root, Ordering::Relaxed);
     }
 }
 
-fn request_head(http: &HttpBackend, route: &Route) -> Vec<u8> {
+/// No head has worked yet.
+const UNKNOWN: usize = usize::MAX;
+
+fn request_head(http: &HttpBackend, root: &str, route: &Route) -> Vec<u8> {
     let url = &http.url;
     let mut head = Vec::with_capacity(512);
     // Writing to a Vec cannot fail.
     let _ = match route.is_forward_proxy() {
-        true => write!(head, "POST http://{}{}/chat/completions HTTP/1.1\r\n", url.host_header(), url.path),
-        false => write!(head, "POST {}/chat/completions HTTP/1.1\r\n", url.path),
+        true => write!(head, "POST http://{}{root}/chat/completions HTTP/1.1\r\n", url.host_header()),
+        false => write!(head, "POST {root}/chat/completions HTTP/1.1\r\n"),
     };
     push_header(&mut head, "Host", &url.host_header());
     if let (true, Some(credentials)) = (route.is_forward_proxy(), route.proxy_authorization()) {

@@ -8,6 +8,7 @@
 mod harness;
 
 mod bad_requests;
+mod base_url;
 mod benches;
 mod cuts;
 mod failover;
