@@ -17,6 +17,8 @@ SDK_VENV := $(TARGET_DIR)/sdk-venv
 # Seconds for each fuzz target, and which ones.
 FUZZ_SECONDS ?= 20
 FUZZ_TOOLCHAIN ?= nightly
+# Options of cargo-fuzz, such as `-s none`, which builds without the address sanitizer.
+FUZZ_ARGS ?=
 FUZZ_TARGETS ?= $(sort $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
 # `make bench BENCH=path/of/the/harness` compares with nginx; ROUNDS and BENCH_ARGS go to the harness.
 BENCH ?=
@@ -69,12 +71,12 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
 		{ echo "fuzzing needs cargo-fuzz: cargo install --locked cargo-fuzz"; exit 1; }
 	@for target in $(FUZZ_TARGETS); do \
 		echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
-		$(CARGO) +$(FUZZ_TOOLCHAIN) fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
+		$(CARGO) +$(FUZZ_TOOLCHAIN) fuzz run $(FUZZ_ARGS) $$target -- -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
 			|| exit 1; \
 	done
 
 bench: ## microbenchmarks; with BENCH=harness also side by side with nginx
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench '*'
 ifneq ($(BENCH),)
 	$(CARGO) build --release --locked
 	CARGO_TARGET_DIR=$(abspath $(TARGET_DIR))/llmbench OUT=$(abspath $(TARGET_DIR))/bench-results.json \

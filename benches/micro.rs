@@ -6,7 +6,7 @@
 use ai_free_swap::dialect::chat::{ChatRequest, judge_whole};
 use ai_free_swap::dialect::chat_stream::{ChatStream, Step, whole_with_fields};
 use ai_free_swap::dialect::splice::pieces;
-use ai_free_swap::http::body::{BodyLength, BodyReader, push_chunk};
+use ai_free_swap::http::body::{BodyLength, BodyReader, CHUNK_END, push_chunk_size};
 use ai_free_swap::http::head::HeadScan;
 use ai_free_swap::http::sse::{SseParser, push_event};
 use ai_free_swap::route::Now;
@@ -25,7 +25,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Measures `work`, which takes `bytes` bytes of input (0: not a matter of bytes) and is worth `units` of `unit`.
+    /// Measures `work`, which takes `bytes` bytes of input (0: not a matter of bytes) and consists of `units` pieces.
     fn run<T>(&self, name: &str, bytes: usize, units: usize, mut work: impl FnMut() -> T) {
         if self.filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
             return;
@@ -132,7 +132,9 @@ fn http(bench: &Bench) {
         let mut wire = Vec::new();
         let data = vec![b'x'; size];
         for _ in 0..(64 * 1024_usize).div_ceil(size) {
-            push_chunk(&mut wire, &data);
+            push_chunk_size(&mut wire, size);
+            wire.extend_from_slice(&data);
+            wire.extend_from_slice(CHUNK_END);
         }
         wire.extend_from_slice(b"0\r\n\r\n");
         bench.run(&format!("http: chunked body, 64 KB, chunks of {size}"), wire.len(), 1, || {
@@ -152,12 +154,12 @@ fn dialect(bench: &Bench) {
     for size in [2 * 1024, 100 * 1024, 1024 * 1024] {
         let body = body(size);
         bench.run(&format!("chat: ChatRequest::parse, {} KB", size / 1024), body.len(), 1, || {
-            ChatRequest::parse(black_box(&body)).unwrap()
+            ChatRequest::parse(black_box(body.as_bytes())).unwrap()
         });
         bench.run(&format!("chat: parse + edits + pieces, {} KB", size / 1024), body.len(), 1, || {
-            let request = ChatRequest::parse(black_box(&body)).unwrap();
-            let mut edits = request.edits(&body, "\"openai/gpt-oss-120b\"", true);
-            pieces(&body, &mut edits).len()
+            let request = ChatRequest::parse(black_box(body.as_bytes())).unwrap();
+            let mut edits = request.edits(body.as_bytes(), "\"openai/gpt-oss-120b\"", true);
+            pieces(body.as_bytes(), &mut edits).len()
         });
         bench.run(&format!("  floor: serde_json IgnoredAny, {} KB", size / 1024), body.len(), 1, || {
             serde_json::from_str::<serde::de::IgnoredAny>(black_box(&body)).unwrap()
@@ -237,7 +239,7 @@ fn route(bench: &Bench) {
     };
     let now = Now { mono: now, wall: SystemTime::now() };
     bench.run("route: judge_answer of a 429", body.len(), 1, || {
-        judge_answer("groq", 429, &header, black_box(body), now)
+        judge_answer("groq", 429, &header, black_box(body), now, &[])
     });
 }
 

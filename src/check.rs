@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// A question that costs a few tokens. Reasoning models need some room before they say anything.
-const BODY: &str = r#"{"messages":[{"role":"user","content":"Reply with OK."}],"max_tokens":64}"#;
+const BODY: &[u8] = br#"{"messages":[{"role":"user","content":"Reply with OK."}],"max_tokens":64}"#;
 /// Nobody waits longer for a table.
 const CHECK_TIME: Duration = Duration::from_secs(60);
 
@@ -56,7 +56,13 @@ async fn row(state: &State, upstream: &crate::proxy::upstream::Upstream) -> Row 
         Ok(request) => request,
         Err(e) => return Row { name, good: false, ms: 0, text: e.message.into_owned() },
     };
-    let job = Job { request: &request, body: BODY, show_provider: false, until: start + CHECK_TIME };
+    let job = Job {
+        request: &request,
+        body: BODY,
+        show_provider: false,
+        secrets: &state.secrets,
+        until: start + CHECK_TIME,
+    };
     let (good, text) = match attempt(&state.pool, upstream, &job).await {
         Ok(_) => (true, String::new()),
         // The key and the model are good; the answer to so short a question may be.

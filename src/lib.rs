@@ -16,4 +16,5 @@ pub mod proxy;
 pub mod route;
 pub mod secret;
 pub mod server;
+pub mod stderr;
 pub mod url;

@@ -21,8 +21,9 @@ pub const INTERIM_RESPONSES_MAX: usize = 8;
 pub const REQUEST_BODY_BYTES_MAX: usize = 34 * 1024 * 1024;
 /// Default of `server.body_memory`: all request bodies in flight together.
 pub const BODY_MEMORY_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Room made at once for a body of announced length; a longer one grows as it comes.
-pub const RESERVE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Room made for a body of announced length: at most so many times what has come. An announcement alone must not
+/// take address space, of which a 32-bit system has little; and to double each time copies more.
+pub const BODY_ROOM_FACTOR: usize = 4;
 /// How long a request waits for its share of the body memory before it is told 503.
 pub const BODY_MEMORY_WAIT: Duration = Duration::from_secs(10);
 
@@ -119,6 +120,8 @@ pub const POOL_IDLE_MAX: usize = 512;
 pub const TLS_SESSIONS_MAX: usize = 256;
 /// Addresses of one host that are tried: at 250 ms each, more would not get their turn anyway.
 pub const ADDRESSES_MAX: usize = 16;
+/// Characters of a client's `model` in the log: the rest of a megabyte tells nobody more.
+pub const LOG_MODEL_CHARS_MAX: usize = 100;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
 
@@ -130,8 +133,8 @@ pub const LINGER_TIME: Duration = Duration::from_secs(3);
 pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// After the end of a stream the provider gets this long to end the body, so that the connection can be kept.
 pub const STREAM_TAIL_TIME: Duration = Duration::from_millis(100);
-/// Slowest upload taken, in bytes a second on average after the first [`BODY_PROGRESS_TIME`]: a body of one byte
-/// every 29 s would hold its connection for years.
+/// Slowest upload taken, in bytes a second: a body of one byte every 29 s would hold its connection and its share of
+/// the memory for years. Bytes ahead of this rate buy no more than [`BODY_PROGRESS_TIME`].
 pub const BODY_RATE_MIN: u64 = 1024;
 /// A body that nobody needs, up to this size, is read and dropped to keep the connection.
 pub const DISCARD_BYTES_MAX: usize = 64 * 1024;

@@ -10,6 +10,7 @@ use ai_free_swap::proxy::state::State;
 use ai_free_swap::proxy::upstream::{Trust, Via};
 use ai_free_swap::server::date::Civil;
 use ai_free_swap::server::{Listener, Shared, accept_all};
+use ai_free_swap::stderr::Patient;
 use ai_free_swap::{check, net};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
@@ -124,6 +125,7 @@ fn start_logging(args: &Args) {
             }
             writeln!(out, "{:<5} {}", record.level(), record.args())
         })
+        .target(env_logger::Target::Pipe(Box::new(Patient::new(std::io::stderr()))))
         .init();
 }
 
@@ -167,12 +169,13 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         .into_iter()
         .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
         .collect();
-    let args = args.clone();
+    let mut args = args.clone();
+    args.config_given |= args.config.exists();
     // A task of its own: what `block_on` waits for is polled at every event, and this one asks a socket.
     let end = executor.spawn(async move {
         while let Some(Ok(signal)) = signals.next().await {
             match signal {
-                Signal::Hup => reload(&args, &shared),
+                Signal::Hup => reload(&mut args, &shared),
                 _ => break,
             }
         }
@@ -202,7 +205,10 @@ async fn sweep_pool(shared: Arc<Shared>) {
     }
 }
 
-fn reload(args: &Args, shared: &Shared) {
+fn reload(args: &mut Args, shared: &Shared) {
+    // Once there was a file, its absence is a mistake (or an editor in the middle of saving), and no reason to fall
+    // back on the environment: the client key would be gone too.
+    args.config_given |= args.config.exists();
     let previous = shared.state();
     match load_state(args, Some(&previous)) {
         Ok(state) => {

@@ -138,9 +138,10 @@ fn the_cores_have_neither_clock_nor_dice_nor_sockets() {
 /// way back from proxy to server is the hand that answers: its `Responder`.
 #[test]
 fn parts_know_only_what_is_below_them() {
-    let table: [(&str, &[&str]); 13] = [
+    let table: [(&str, &[&str]); 14] = [
         ("limits", &[]),
         ("secret", &[]),
+        ("stderr", &[]),
         ("url", &[]),
         ("cli", &[]),
         ("http", &[]),
@@ -166,7 +167,8 @@ fn parts_know_only_what_is_below_them() {
                 let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
                 let place = format!("{}:{number}: {}", source.path, line.trim());
                 assert!(!name.is_empty(), "one path for each `use`, so that it can be found: {place}");
-                let known = name == part || matches!(name, "limits" | "secret" | "url") || allowed.contains(&name);
+                let known =
+                    name == part || matches!(name, "limits" | "secret" | "url") || allowed.contains(&name);
                 assert!(known, "{part} must not know {name}: {place}");
                 uses += 1;
             }

@@ -91,7 +91,6 @@ fn follow<'a>(
 
 fn check_whole(text: &str, provider: Option<&str>) {
     let judged = judge_whole(text);
-    assert!(judged == Whole::Garbled || is_json(text) || text.trim_start_matches(is_space).starts_with('['));
     let good = matches!(judged, Whole::Content(_) | Whole::Empty(_));
     let out = whole_with_fields(text.to_owned(), provider, MODEL);
     let out = String::from_utf8(out).expect("text stays text");

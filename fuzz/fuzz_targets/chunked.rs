@@ -1,7 +1,7 @@
 //! A body reads the same however it is split, and ends where it ends; what is written reads back.
 #![no_main]
 
-use ai_free_swap::http::body::{BodyError, BodyLength, BodyReader, LAST_CHUNK, push_chunk};
+use ai_free_swap::http::body::{BodyError, BodyLength, BodyReader, CHUNK_END, LAST_CHUNK, push_chunk_size};
 use libfuzzer_sys::fuzz_target;
 
 /// What one reading brought: the data before any error, the bytes consumed if there was none, and how it ended.
@@ -49,8 +49,11 @@ fuzz_target!(|data: &[u8]| {
 
     let mut wire = Vec::new();
     let (left, right) = input.split_at(cut);
-    push_chunk(&mut wire, left);
-    push_chunk(&mut wire, right);
+    for data in [left, right].into_iter().filter(|data| !data.is_empty()) {
+        push_chunk_size(&mut wire, data.len());
+        wire.extend_from_slice(data);
+        wire.extend_from_slice(CHUNK_END);
+    }
     wire.extend_from_slice(LAST_CHUNK);
     let end = wire.len();
     wire.extend_from_slice(b"next");

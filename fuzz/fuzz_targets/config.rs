@@ -5,8 +5,7 @@ use ai_free_swap::config::{BackendKind, Config, from_environment, load};
 use ai_free_swap::limits::{CONFIG_TIME_MAX, EXTRA_HEADER_BYTES_MAX, THREADS_MAX};
 use libfuzzer_sys::fuzz_target;
 
-/// Stands in variables and, in the seeds, in the file itself. An `o` instead of a digit would make it a word that
-/// might be a provider's name.
+/// Stands in variables and, in some seeds, in the file itself. With digits, so that it cannot pass for a name.
 const SECRET: &str = "hunter2-sk-9Zq";
 
 fn env(name: &str) -> Option<String> {

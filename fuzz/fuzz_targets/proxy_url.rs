@@ -3,7 +3,8 @@
 #![no_main]
 
 use ai_free_swap::config::{self, BaseUrl};
-use ai_free_swap::net::proxy_env::{ProxyEnv, ProxyUrl};
+use ai_free_swap::net::proxy_env::ProxyEnv;
+use ai_free_swap::url::ProxyUrl;
 use libfuzzer_sys::fuzz_target;
 
 const SECRET: &str = "hunter2-9Zq";

@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
     // Any clock is a clock, but not every number is a time.
     let Some(wall) = UNIX_EPOCH.checked_add(Duration::from_secs(wall)) else { return };
     let now = Now { mono: Instant::now(), wall };
-    let verdict = judge_answer(&provider, status, &header, body, now);
+    let verdict = judge_answer(&provider, status, &header, body, now, &[]);
     check_message(&verdict.message);
     assert!(!verdict.to_string().contains(char::is_control));
     assert!(verdict.status != Some(0));
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
     if verdict.class.is_clients() {
         assert_eq!(verdict.scope, Scope::Request, "a client's mistake benches nobody");
     }
-    assert_eq!(judge_answer(&provider, status, &header, body, now), verdict);
+    assert_eq!(judge_answer(&provider, status, &header, body, now, &[]), verdict);
 
     let words = String::from_utf8_lossy(body).into_owned();
     for failure in [Failure::Connect(words.clone()), Failure::Tls(words.clone()), Failure::Garbled(words)] {

@@ -3,10 +3,10 @@
 //! Everything else stays text: requests and answers pass through, with spans replaced (`splice`).
 
 use super::error::ApiError;
-use super::splice::{Edit, insert_member, is_space, span_of};
+use super::skim;
+use super::splice::{Edit, insert_member, is_space};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::ops::Range;
 
 /// What the proxy has to know of a request; spans are byte ranges of the body it was read from.
@@ -38,22 +38,6 @@ enum UsageSwitch {
 
 const USAGE_OPTIONS: &str = r#"{"include_usage":true}"#;
 
-#[derive(Deserialize)]
-struct Skim<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    stream: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    stream_options: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct StreamOptions<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
-    include_usage: Option<&'a RawValue>,
-}
-
 /// Keeps `"model": null` apart from no `model`, which a plain `Option` would not.
 pub(super) fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(value).map(Some)
@@ -63,35 +47,45 @@ impl ChatRequest {
     /// Reads a request body. The whole text is checked to be JSON; nothing is kept of it but spans.
     ///
     /// Linear, and not recursive: nesting depth is the provider's business.
-    pub fn parse(body: &str) -> Result<Self, ApiError> {
-        let body_error = |message: Cow<'static, str>| ApiError::new(400, message);
-        if body.trim_matches(is_space).is_empty() {
-            return Err(body_error("The body is empty; it must be a JSON object.".into()));
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        if body.iter().all(|&b| is_space(b.into())) {
+            return Err(ApiError::new(400, "The body is empty; it must be a JSON object."));
         }
-        // serde reads a struct from an array, too.
-        if !body.trim_start_matches(is_space).starts_with('{') {
-            return Err(body_error("The body must be a JSON object.".into()));
-        }
-        let skim: Skim = serde_json::from_str(body).map_err(|e| body_error(describe(&e)))?;
-        let model = match skim.model.map(RawValue::get) {
-            None | Some("null") => None,
-            Some(raw) => Some(
-                serde_json::from_str::<String>(raw)
-                    .map_err(|_| body_error("`model` must be a string.".into()).param("model"))?,
-            ),
+        let members = skim::members(body)
+            .map_err(|e| ApiError::new(400, format!("The body is not valid JSON: {e}.")))?;
+        let value = |key: &'static str| {
+            let mut found = members.iter().filter(|member| member.key == key);
+            match (found.next(), found.next()) {
+                (member, None) => Ok(member.map(|member| member.value.clone())),
+                (_, Some(_)) => {
+                    Err(ApiError::new(400, format!("The body has `{key}` twice; send it once.")).param(key))
+                }
+            }
+        };
+        let text = |span: &Range<usize>| body.get(span.clone()).unwrap_or_default();
+        let model_span = value("model")?;
+        let model: Option<String> = match model_span.as_ref().map(text) {
+            None => None,
+            Some(raw) => serde_json::from_slice(raw)
+                .map_err(|_| ApiError::new(400, "`model` must be a string.").param("model"))?,
         };
         let model = model.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-        let stream = flag(skim.stream)
-            .ok_or_else(|| body_error("`stream` must be true or false.".into()).param("stream"))?;
-        let (usage, include_usage) = usage_switch(body, stream, skim.stream_options)?;
-        let model_span = skim.model.and_then(|value| span_of(body, value.get()));
+        let stream = flag(value("stream")?.as_ref().map(text))
+            .ok_or_else(|| ApiError::new(400, "`stream` must be true or false.").param("stream"))?;
+        // Without `stream`, providers refuse the options or ignore them: theirs to say.
+        let options = value("stream_options")?.filter(|_| stream);
+        let (usage, include_usage) = match (stream, options) {
+            (false, _) => (UsageSwitch::Nothing, false),
+            (true, None) => (UsageSwitch::NoOptions, false),
+            (true, Some(span)) => usage_switch(body, span)?,
+        };
         Ok(Self { model, stream, include_usage, model_span, usage })
     }
 
     /// The edits that make the body fit a backend: its model, and the usage chunk if it may be asked for.
     ///
     /// `model_json` is the backend's model as JSON text, quotes included.
-    pub fn edits(&self, body: &str, model_json: &str, ask_usage: bool) -> Vec<Edit> {
+    pub fn edits(&self, body: &[u8], model_json: &str, ask_usage: bool) -> Vec<Edit> {
         let mut edits = Vec::with_capacity(2);
         let mut members = String::new();
         match &self.model_span {
@@ -119,53 +113,35 @@ impl ChatRequest {
 }
 
 /// A boolean where null and absent mean false; `None` for anything else.
-fn flag(value: Option<&RawValue>) -> Option<bool> {
-    match value.map(RawValue::get) {
-        None | Some("null" | "false") => Some(false),
-        Some("true") => Some(true),
+fn flag(value: Option<&[u8]>) -> Option<bool> {
+    match value {
+        None | Some(b"null" | b"false") => Some(false),
+        Some(b"true") => Some(true),
         Some(_) => None,
     }
 }
 
-fn usage_switch(
-    body: &str,
-    stream: bool,
-    options: Option<&RawValue>,
-) -> Result<(UsageSwitch, bool), ApiError> {
+/// How the usage chunk can be asked for where `stream_options` stands at `span`, and whether it was.
+fn usage_switch(body: &[u8], span: Range<usize>) -> Result<(UsageSwitch, bool), ApiError> {
     let refuse = |message: &'static str| ApiError::new(400, message).param("stream_options");
-    // Without `stream`, providers refuse the options or ignore them: theirs to say.
-    let Some(options) = options.map(RawValue::get).filter(|_| stream) else {
-        return Ok((if stream { UsageSwitch::NoOptions } else { UsageSwitch::Nothing }, false));
-    };
-    let span = |part: &str| span_of(body, part).unwrap_or_default();
-    if options == "null" {
-        return Ok((UsageSwitch::Replace(span(options), USAGE_OPTIONS), false));
+    let options = body.get(span.clone()).unwrap_or_default();
+    if options == b"null" {
+        return Ok((UsageSwitch::Replace(span, USAGE_OPTIONS), false));
     }
-    if !options.starts_with('{') {
-        return Err(refuse("`stream_options` must be an object."));
+    let members = skim::members(options).map_err(|_| refuse("`stream_options` must be an object."))?;
+    let mut found = members.iter().filter(|member| member.key == "include_usage");
+    let Some(member) = found.next() else { return Ok((UsageSwitch::NoKey(span), false)) };
+    if found.next().is_some() {
+        return Err(refuse("`stream_options` names a key twice."));
     }
-    let inner: StreamOptions =
-        serde_json::from_str(options).map_err(|_| refuse("`stream_options` names a key twice."))?;
-    match flag(inner.include_usage) {
+    match flag(options.get(member.value.clone())) {
         None => Err(refuse("`stream_options.include_usage` must be true or false.")),
         Some(true) => Ok((UsageSwitch::Nothing, true)),
-        Some(false) => Ok(match inner.include_usage {
-            Some(value) => (UsageSwitch::Replace(span(value.get()), "true"), false),
-            None => (UsageSwitch::NoKey(span(options)), false),
-        }),
+        Some(false) => {
+            let place = span.start + member.value.start..span.start + member.value.end;
+            Ok((UsageSwitch::Replace(place, "true"), false))
+        }
     }
-}
-
-/// A parser error for the client: what and where, without the words of the library for our types.
-fn describe(error: &serde_json::Error) -> Cow<'static, str> {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    let text = error.to_string();
-    if text.starts_with("duplicate field") {
-        let key = text.split('`').nth(1).unwrap_or("a key");
-        return format!("The body has `{key}` twice ({place}); send it once.").into();
-    }
-    let what = text.split(" at line ").next().unwrap_or("malformed");
-    format!("The body is not valid JSON: {what} ({place}).").into()
 }
 
 /// Tokens of an answer as the provider counted them.
@@ -330,6 +306,13 @@ impl<'a> Answer<'a> {
         self.is_array || [self.detail, self.errors, self.message].into_iter().any(says_something)
     }
 
+    /// Whether it is a chat completion, and no chunk of a stream or completion of a text. One without choices may be
+    /// an empty answer.
+    fn is_whole(&self) -> bool {
+        let choices = self.choices.as_deref();
+        choices.is_some_and(|all| all.is_empty() || all.iter().any(|choice| choice.message.is_some()))
+    }
+
     pub(super) fn has_content(&self) -> bool {
         self.choices.iter().flatten().any(|choice| choice.says(Message::has_content))
     }
@@ -345,7 +328,7 @@ pub fn judge_whole(text: &str) -> Whole {
     };
     let usage = Usage::read(answer.usage);
     match () {
-        () if answer.is_error() || answer.choices.is_none() => Whole::Error,
+        () if answer.is_error() || !answer.is_whole() => Whole::Error,
         () if answer.has_content() => Whole::Content(usage),
         () => Whole::Empty(usage),
     }
@@ -365,7 +348,7 @@ pub fn answer_edit(text: &str, provider_json: Option<&str>, model_json: &str) ->
         (None, Some(model)) => format!("\"model\":{model}"),
         (Some(provider), Some(model)) => format!("\"provider_name\":{provider},\"model\":{model}"),
     };
-    insert_member(text, 0..text.len(), &members)
+    insert_member(text.as_bytes(), 0..text.len(), &members)
 }
 
 #[cfg(test)]
@@ -374,9 +357,9 @@ mod tests {
     use super::*;
 
     fn spliced(body: &str, ask_usage: bool) -> String {
-        let request = ChatRequest::parse(body).unwrap();
-        let mut edits = request.edits(body, r#""m-1""#, ask_usage);
-        let bytes = pieces(body, &mut edits).concat();
+        let request = ChatRequest::parse(body.as_bytes()).unwrap();
+        let mut edits = request.edits(body.as_bytes(), r#""m-1""#, ask_usage);
+        let bytes = pieces(body.as_bytes(), &mut edits).concat();
         String::from_utf8(bytes).unwrap()
     }
 
@@ -437,8 +420,9 @@ mod tests {
 
     #[test]
     fn what_the_client_asked_is_known() {
-        let asked =
-            |body: &str| ChatRequest::parse(body).map(|r| (r.model, r.stream, r.include_usage)).unwrap();
+        let asked = |body: &str| {
+            ChatRequest::parse(body.as_bytes()).map(|r| (r.model, r.stream, r.include_usage)).unwrap()
+        };
         assert_eq!(asked(r#"{"model":" x "}"#), (Some("x".into()), false, false));
         assert_eq!(asked(r#"{"model":"  ","stream":null}"#), (None, false, false));
         assert_eq!(asked(r#"{"stream":true,"stream_options":{"include_usage":true}}"#), (None, true, true));
@@ -449,17 +433,20 @@ mod tests {
         for (body, expected) in [
             ("", "The body is empty; it must be a JSON object."),
             (" \n", "The body is empty; it must be a JSON object."),
-            ("[{\"model\":\"x\"}]", "The body must be a JSON object."),
-            ("\"x\"", "The body must be a JSON object."),
-            ("{", "The body is not valid JSON: EOF while parsing an object (line 1, column 1)."),
-            ("{\"model\":\"x\",}", "The body is not valid JSON: trailing comma (line 1, column 14)."),
-            ("{} x", "The body is not valid JSON: trailing characters (line 1, column 4)."),
+            (
+                "[{\"model\":\"x\"}]",
+                "The body is not valid JSON: it must be a JSON object (line 1, column 1).",
+            ),
+            ("\"x\"", "The body is not valid JSON: it must be a JSON object (line 1, column 1)."),
+            ("{", "The body is not valid JSON: expected a key in double quotes (line 1, column 2)."),
+            (
+                "{\"model\":\"x\",}",
+                "The body is not valid JSON: expected a key in double quotes (line 1, column 14).",
+            ),
+            ("{} x", "The body is not valid JSON: something follows the object (line 1, column 4)."),
             ("{\"model\":1}", "`model` must be a string."),
             ("{\"model\":{}}", "`model` must be a string."),
-            (
-                "{\"model\":\"a\",\"model\":\"b\"}",
-                "The body has `model` twice (line 1, column 20); send it once.",
-            ),
+            ("{\"model\":\"a\",\"model\":\"b\"}", "The body has `model` twice; send it once."),
             ("{\"stream\":\"yes\"}", "`stream` must be true or false."),
             ("{\"stream\":true,\"stream_options\":1}", "`stream_options` must be an object."),
             (
@@ -467,7 +454,7 @@ mod tests {
                 "`stream_options.include_usage` must be true or false.",
             ),
         ] {
-            let error = ChatRequest::parse(body).unwrap_err();
+            let error = ChatRequest::parse(body.as_bytes()).unwrap_err();
             assert_eq!((error.status, &*error.message), (400, expected), "{body}");
         }
     }
@@ -530,7 +517,7 @@ mod tests {
     #[test]
     fn our_fields_go_first_and_never_twice() {
         let edited = |text: &str, provider: Option<&str>| match answer_edit(text, provider, r#""m""#) {
-            Some(edit) => String::from_utf8(pieces(text, &mut [edit]).concat()).unwrap(),
+            Some(edit) => String::from_utf8(pieces(text.as_bytes(), &mut [edit]).concat()).unwrap(),
             None => text.to_owned(),
         };
         let p = Some(r#""p \"1\"""#);

@@ -205,8 +205,8 @@ pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
     }
     #[derive(Deserialize)]
     struct Choice<'a> {
-        #[serde(borrow)]
-        message: &'a RawValue,
+        #[serde(borrow, default)]
+        message: Option<&'a RawValue>,
         #[serde(borrow, default)]
         finish_reason: Option<&'a RawValue>,
         #[serde(borrow, default)]
@@ -226,7 +226,7 @@ pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
     let mut deltas = Vec::new();
     let mut ends = Vec::new();
     for (index, choice) in whole.choices.iter().enumerate() {
-        let delta = with_call_indexes(choice.message.get());
+        let delta = with_call_indexes(choice.message.map_or("{}", RawValue::get));
         let logprobs = raw(choice.logprobs, "null");
         deltas.push(format!(
             "{{\"index\":{index},\"delta\":{delta},\"logprobs\":{logprobs},\"finish_reason\":null}}"
@@ -255,7 +255,7 @@ fn with_call_indexes(message: &str) -> String {
     let calls = serde_json::from_str::<Calls>(message).ok().and_then(|m| m.tool_calls).unwrap_or_default();
     let mut edits: Vec<_> =
         calls.iter().enumerate().filter_map(|(n, call)| index(message, call, n)).collect();
-    let bytes = pieces(message, &mut edits).concat();
+    let bytes = pieces(message.as_bytes(), &mut edits).concat();
     String::from_utf8(bytes).unwrap_or_else(|_| message.to_owned())
 }
 
@@ -267,7 +267,7 @@ fn index(message: &str, call: &RawValue, n: usize) -> Option<Edit> {
         index: Option<&'a RawValue>,
     }
     match serde_json::from_str::<Call>(call.get()).ok()?.index.map(RawValue::get) {
-        None => insert_member(message, span_of(message, call.get())?, &format!("\"index\":{n}")),
+        None => insert_member(message.as_bytes(), span_of(message, call.get())?, &format!("\"index\":{n}")),
         Some(null @ "null") => Some(Edit { span: span_of(message, null)?, text: n.to_string() }),
         Some(_) => None,
     }
@@ -276,7 +276,7 @@ fn index(message: &str, call: &RawValue, n: usize) -> Option<Edit> {
 /// Our fields for a whole answer: the text with `provider_name` and a missing `model` added.
 pub fn whole_with_fields(text: String, provider_json: Option<&str>, model_json: &str) -> Vec<u8> {
     match answer_edit(&text, provider_json, model_json) {
-        Some(edit) => pieces(&text, &mut [edit]).concat(),
+        Some(edit) => pieces(text.as_bytes(), &mut [edit]).concat(),
         None => text.into_bytes(),
     }
 }

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
+/// `param` or `code` of a provider's error; a longer one is neither.
+const DETAIL_BYTES_MAX: usize = 256;
+
 /// An error answer. It knows its HTTP status as a number because every API defines one for each kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -40,8 +43,9 @@ impl ApiError {
         Self { param: Some(param.into()), ..self }
     }
 
-    /// Takes `type`, `param` and `code` from a provider's own error, where it has them in OpenAI's shape.
-    pub fn with_details_of(mut self, body: &[u8]) -> Self {
+    /// Takes `param` and `code` from a provider's own error, where it has them in OpenAI's shape. `clean` takes out of
+    /// them what nobody may see.
+    pub fn with_details_of(mut self, body: &[u8], clean: impl Fn(&str) -> String) -> Self {
         #[derive(Deserialize)]
         struct Envelope {
             error: Inner,
@@ -54,7 +58,9 @@ impl ApiError {
             code: serde_json::Value,
         }
         // Several vendors have numbers there, which say no more than the status.
-        let text = |value: serde_json::Value| value.as_str().map(|text| Cow::Owned(text.to_owned()));
+        let text = |value: serde_json::Value| {
+            value.as_str().filter(|text| text.len() <= DETAIL_BYTES_MAX).map(|text| Cow::Owned(clean(text)))
+        };
         if let Ok(Envelope { error }) = serde_json::from_slice(body) {
             self.param = text(error.param);
             self.code = text(error.code);
@@ -99,7 +105,7 @@ mod tests {
             (r#"{"error":"text"}"#, None, None),
             ("<html>", None, None),
         ] {
-            let error = ApiError::new(400, "m").with_details_of(body.as_bytes());
+            let error = ApiError::new(400, "m").with_details_of(body.as_bytes(), str::to_owned);
             assert_eq!((error.param.as_deref(), error.code.as_deref()), (param, code), "{body}");
         }
     }

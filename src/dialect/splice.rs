@@ -8,7 +8,7 @@ use std::ops::Range;
 /// One replaced span of a text. An empty span inserts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
-    /// Byte range in the text; lies on character boundaries because it came from a parser of that text.
+    /// Byte range in the text.
     pub span: Range<usize>,
     /// What stands there instead.
     pub text: String,
@@ -18,7 +18,7 @@ pub struct Edit {
 ///
 /// Edits must not overlap; they may come in any order. An edit outside the body, or one that overlaps an earlier
 /// one, is left out rather than trusted.
-pub fn pieces<'a>(body: &'a str, edits: &'a mut [Edit]) -> Vec<&'a [u8]> {
+pub fn pieces<'a>(body: &'a [u8], edits: &'a mut [Edit]) -> Vec<&'a [u8]> {
     edits.sort_by_key(|edit| edit.span.start);
     let mut out = Vec::with_capacity(edits.len() * 2 + 1);
     let mut at = 0;
@@ -26,11 +26,11 @@ pub fn pieces<'a>(body: &'a str, edits: &'a mut [Edit]) -> Vec<&'a [u8]> {
         let (Some(before), true) = (body.get(at..edit.span.start), edit.span.end <= body.len()) else {
             continue;
         };
-        out.push(before.as_bytes());
+        out.push(before);
         out.push(edit.text.as_bytes());
         at = edit.span.end;
     }
-    out.push(body.get(at..).unwrap_or_default().as_bytes());
+    out.push(body.get(at..).unwrap_or_default());
     out.retain(|piece| !piece.is_empty());
     out
 }
@@ -45,11 +45,12 @@ pub fn span_of(whole: &str, part: &str) -> Option<Range<usize>> {
 /// An edit that puts `member` (such as `"key":1`) first into the object at `object`.
 ///
 /// `None` if the text does not begin with `{` (after white space).
-pub fn insert_member(text: &str, object: Range<usize>, member: &str) -> Option<Edit> {
+pub fn insert_member(text: &[u8], object: Range<usize>, member: &str) -> Option<Edit> {
     let inside = text.get(object.clone())?;
-    let brace = inside.find(|c: char| !is_space(c)).filter(|&at| inside.as_bytes().get(at) == Some(&b'{'))?;
-    let after = inside.get(brace + 1..)?;
-    let comma = if after.trim_start_matches(is_space).starts_with('}') { "" } else { "," };
+    let brace =
+        inside.iter().position(|&b| !is_space(b.into())).filter(|&at| inside.get(at) == Some(&b'{'))?;
+    let first = inside.get(brace + 1..)?.iter().find(|&&b| !is_space(b.into()));
+    let comma = if first == Some(&b'}') { "" } else { "," };
     let at = object.start + brace + 1;
     Some(Edit { span: at..at, text: format!("{member}{comma}") })
 }
@@ -64,7 +65,10 @@ mod tests {
     use super::*;
 
     fn joined(body: &str, mut edits: Vec<Edit>) -> String {
-        pieces(body, &mut edits).into_iter().map(|piece| std::str::from_utf8(piece).unwrap()).collect()
+        pieces(body.as_bytes(), &mut edits)
+            .into_iter()
+            .map(|piece| std::str::from_utf8(piece).unwrap())
+            .collect()
     }
 
     fn edit(span: Range<usize>, text: &str) -> Edit {
@@ -98,7 +102,7 @@ mod tests {
             ("[]", None),
             ("", None),
         ] {
-            let edit = insert_member(text, 0..text.len(), r#""k":1"#);
+            let edit = insert_member(text.as_bytes(), 0..text.len(), r#""k":1"#);
             assert_eq!(edit.map(|edit| joined(text, vec![edit])).as_deref(), expected, "{text:?}");
         }
     }

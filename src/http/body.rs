@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::headers::is_token_byte;
 use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 
 /// How the end of a body is found.
@@ -28,6 +29,8 @@ pub enum BodyError {
     ChunkEnd,
     /// A control character, a bare CR or a bare LF in a chunk extension or a trailer field.
     BadByte,
+    /// A line of the trailer section is no field: perhaps the next message.
+    TrailerLine,
     /// The trailer fields are longer than `TRAILER_BYTES_MAX`.
     TrailerTooLarge,
     /// The peer closed before the end of the body.
@@ -50,6 +53,7 @@ impl fmt::Display for BodyError {
             Self::BadByte => f.write_str(
                 "a control character, bare CR or bare LF stands in a chunk extension or trailer field",
             ),
+            Self::TrailerLine => f.write_str("a line behind the last chunk is not `name: value`"),
             Self::TrailerTooLarge => {
                 write!(f, "the trailer fields are longer than {TRAILER_BYTES_MAX} bytes: send fewer of them")
             }
@@ -95,7 +99,7 @@ enum State {
     /// In the trailer section, with this many bytes of it seen.
     Trailer {
         seen: usize,
-        line_empty: bool,
+        part: Part,
     },
     /// Behind a CR in the trailer section; `last` when its line was empty.
     TrailerLf {
@@ -104,6 +108,14 @@ enum State {
     },
     Done,
     Failed(BodyError),
+}
+
+/// Where in a line of the trailer section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Start,
+    Name,
+    Value,
 }
 
 impl BodyReader {
@@ -210,24 +222,32 @@ impl BodyReader {
                 }
                 State::Extension { size, line: line + 1, padded: padded && byte != b';' }
             }
-            (State::SizeLf { size: 0 }, b'\n') => State::Trailer { seen: 0, line_empty: true },
+            (State::SizeLf { size: 0 }, b'\n') => State::Trailer { seen: 0, part: Part::Start },
             (State::SizeLf { size }, b'\n') => State::Data(size),
             (State::SizeLf { .. }, _) => return Err(BodyError::BadByte),
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size { size: 0, digits: 0 },
             (State::DataCr | State::DataLf, _) => return Err(BodyError::ChunkEnd),
-            (State::Trailer { seen, line_empty }, b'\r') => State::TrailerLf { seen, last: line_empty },
-            (State::Trailer { seen, .. }, _) => {
+            (State::Trailer { seen, part: part @ (Part::Start | Part::Value) }, b'\r') => {
+                State::TrailerLf { seen, last: part == Part::Start }
+            }
+            (State::Trailer { part: Part::Name, .. }, b'\r') => return Err(BodyError::TrailerLine),
+            (State::Trailer { seen, part }, _) => {
                 if is_control(byte) {
                     return Err(BodyError::BadByte);
                 }
                 if seen >= TRAILER_BYTES_MAX {
                     return Err(BodyError::TrailerTooLarge);
                 }
-                State::Trailer { seen: seen + 1, line_empty: false }
+                let part = match (part, byte) {
+                    (Part::Name, b':') | (Part::Value, _) => Part::Value,
+                    (Part::Start | Part::Name, _) if is_token_byte(byte) => Part::Name,
+                    _ => return Err(BodyError::TrailerLine),
+                };
+                State::Trailer { seen: seen + 1, part }
             }
             (State::TrailerLf { last: true, .. }, b'\n') => State::Done,
-            (State::TrailerLf { seen, .. }, b'\n') => State::Trailer { seen: seen + 2, line_empty: true },
+            (State::TrailerLf { seen, .. }, b'\n') => State::Trailer { seen: seen + 2, part: Part::Start },
             (State::TrailerLf { .. }, _) => return Err(BodyError::BadByte),
             // No framing is read in these.
             (State::Length(_) | State::UntilClose | State::Data(_) | State::Done | State::Failed(_), _) => {
@@ -237,23 +257,20 @@ impl BodyReader {
     }
 }
 
+/// Ends the data of a chunk.
+pub const CHUNK_END: &[u8] = b"\r\n";
 /// The chunk that ends a chunked body, without trailer fields.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Writes `data` as one chunk. Empty data writes nothing: it would end the body.
-pub fn push_chunk(out: &mut Vec<u8>, data: &[u8]) {
-    if data.is_empty() {
-        return;
-    }
-    out.reserve(data.len() + 20);
-    // By hand: this runs for each token, and the formatting machinery costs more than the copy of the data.
-    let digits = (usize::BITS - data.len().leading_zeros()).div_ceil(4);
+/// Writes the line before the data of a chunk; behind the data goes [`CHUNK_END`]. `len` must not be 0, which would
+/// end the body.
+pub fn push_chunk_size(out: &mut Vec<u8>, len: usize) {
+    // By hand: this runs for each token, and the formatting machinery costs several times as much.
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4);
     for digit in (0..digits).rev() {
-        let value = (data.len() >> (digit * 4)) & 0xf;
+        let value = (len >> (digit * 4)) & 0xf;
         out.push(b"0123456789abcdef".get(value).copied().unwrap_or_default());
     }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -348,6 +365,14 @@ mod tests {
     }
 
     #[test]
+    fn trailer_lines_are_fields() {
+        for line in ["a\r\n", "GET / HTTP/1.1\r\n", ": b\r\n", " a: b\r\n", "a : b\r\n", "A: b\r\n c\r\n"] {
+            check_refused(&format!("0\r\n{line}\r\n"), BodyError::TrailerLine);
+        }
+        check_chunked("0\r\na:\r\nb: c:\td \u{e9}\r\n\r\n", "", "");
+    }
+
+    #[test]
     fn the_largest_size_fits_and_the_chunk_goes_on() {
         check(BodyLength::Chunked, b"ffffffffffffffff\r\nabc", Ok((b"abc", 21, false)));
     }
@@ -357,11 +382,11 @@ mod tests {
         let line = |len: usize| format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(len - 2));
         check_chunked(&line(CHUNK_LINE_BYTES_MAX), "a", "");
         check_refused(&line(CHUNK_LINE_BYTES_MAX + 1), BodyError::ChunkLineTooLong);
-        let trailer = |len: usize| format!("0\r\n{}\r\n\r\n", "x".repeat(len));
+        let trailer = |len: usize| format!("0\r\nx:{}\r\n\r\n", "y".repeat(len - 2));
         let read_whole = |text: &str| read(BodyLength::Chunked, [text.as_bytes()]).map(|(_, _, done)| done);
         assert_eq!(read_whole(&trailer(TRAILER_BYTES_MAX)), Ok(true));
         assert_eq!(read_whole(&trailer(TRAILER_BYTES_MAX + 1)), Err(BodyError::TrailerTooLarge));
-        let many = format!("0\r\n{}\r\n", "a\r\n".repeat(TRAILER_BYTES_MAX));
+        let many = format!("0\r\n{}\r\n", "a:\r\n".repeat(TRAILER_BYTES_MAX));
         assert_eq!(read_whole(&many), Err(BodyError::TrailerTooLarge));
     }
 
@@ -396,11 +421,16 @@ mod tests {
         assert_eq!(reader.read(b"0\r\n\r\n"), Err(BodyError::ChunkSize));
     }
 
+    fn chunk(data: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        push_chunk_size(&mut wire, data.len());
+        [&wire, data, CHUNK_END].concat()
+    }
+
     #[test]
     fn big_chunks_come_as_one_slice() {
         let data = vec![7; 100_000];
-        let mut wire = Vec::new();
-        push_chunk(&mut wire, &data);
+        let wire = chunk(&data);
         let mut reader = BodyReader::new(BodyLength::Chunked);
         let (consumed, slice) = reader.read(&wire).unwrap();
         assert_eq!((consumed, slice), (wire.len() - 2, &data[..]));
@@ -408,16 +438,13 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for len in [0, 1, 9, 10, 15, 16, 17, 255, 256, 4095, 4096, 65_536] {
+        for len in [1, 9, 10, 15, 16, 17, 255, 256, 4095, 4096, 65_536] {
             let data = vec![b'x'; len];
-            let mut wire = Vec::new();
-            push_chunk(&mut wire, &data);
-            wire.extend_from_slice(LAST_CHUNK);
+            let wire = [&chunk(&data), LAST_CHUNK].concat();
             let expected = Ok((data, wire.len(), true));
             assert_eq!(read(BodyLength::Chunked, [&wire[..]]), expected, "{len} bytes");
         }
-        let mut wire = Vec::new();
-        push_chunk(&mut wire, &[0; 26]);
+        let wire = chunk(&[0; 26]);
         assert!(wire.starts_with(b"1a\r\n"), "the size is hexadecimal: {wire:?}");
     }
 }

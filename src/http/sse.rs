@@ -129,13 +129,13 @@ impl SseParser {
         };
         let data = match data {
             Data::None => Cow::Borrowed(""),
-            Data::Line(span) => String::from_utf8_lossy(self.slice(span)),
+            Data::Line(span) => text(self.slice(span)),
             Data::Joined(bytes) => Cow::Owned(match String::from_utf8(bytes) {
                 Ok(text) => text,
                 Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
             }),
         };
-        Some(Event { name: String::from_utf8_lossy(self.slice(name)), data, is_body })
+        Some(Event { name: text(self.slice(name)), data, is_body })
     }
 
     /// Tells the parser that the body has ended cleanly; `next_event` then hands out what is left.
@@ -452,6 +452,12 @@ fn push_lines(out: &mut Vec<u8>, prefix: &[u8], text: &str) {
         out.push(b'\n');
         rest = end.strip_prefix(b"\r\n").or(end.get(1..)).unwrap_or_default();
     }
+}
+
+/// Bytes as text, what is no UTF-8 replaced. Nearly all of it is UTF-8, and the checked conversion takes ASCII a word
+/// at a time, the lossy one byte by byte.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// Where the name of a field ends and where its value begins.

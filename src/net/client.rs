@@ -5,7 +5,7 @@ use super::dial::{DialError, DialTimes, Route, dial};
 use super::pool::Pool;
 use crate::http::body::{BodyError, BodyLength, BodyReader};
 use crate::http::head::{HeadScan, ResponseError, ResponseHead};
-use crate::limits::{INTERIM_RESPONSES_MAX, READ_BYTES_MAX};
+use crate::limits::{HEAD_BYTES_MAX, INTERIM_RESPONSES_MAX, READ_BYTES_MAX};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -102,10 +102,10 @@ async fn exchange(mut conn: Conn, request: &[&[u8]]) -> Result<Response, Exchang
         }
         let before = input.len();
         match poll_fn(|cx| conn.poll_read(cx, &mut input, READ_BYTES_MAX)).await {
-            Ok(0) if before == 0 => return Err(ExchangeError::Closed(None)),
+            Ok(0) if before == 0 && interim == 0 => return Err(ExchangeError::Closed(None)),
             Ok(0) => return Err(ExchangeError::Truncated),
             Ok(_) => {}
-            Err(e) if before == 0 => return Err(ExchangeError::Closed(Some(e))),
+            Err(e) if before == 0 && interim == 0 => return Err(ExchangeError::Closed(Some(e))),
             Err(_) => return Err(ExchangeError::Truncated),
         }
     }
@@ -137,22 +137,29 @@ async fn write_request(
                 Poll::Ready(Ok(n)) => IoSlice::advance_slices(&mut rest, n),
                 Poll::Ready(Err(e)) => {
                     // It may have said why before it closed.
-                    return match conn.poll_read(cx, input, READ_BYTES_MAX) {
-                        Poll::Ready(Ok(1..)) => Poll::Ready(Ok(false)),
-                        _ => Poll::Ready(Err(ExchangeError::Closed(Some(e)))),
-                    };
+                    let _ = conn.poll_read(cx, input, READ_BYTES_MAX);
+                    let silent = input.is_empty();
+                    return Poll::Ready(if silent { Err(ExchangeError::Closed(Some(e))) } else { Ok(false) });
                 }
-                Poll::Pending => {
-                    return match ready!(conn.poll_read(cx, input, READ_BYTES_MAX)) {
-                        Ok(0) => Poll::Ready(Err(ExchangeError::Closed(None))),
-                        Ok(_) => Poll::Ready(Ok(false)),
-                        Err(e) => Poll::Ready(Err(ExchangeError::Closed(Some(e)))),
-                    };
-                }
+                Poll::Pending => match ready!(conn.poll_read(cx, input, READ_BYTES_MAX)) {
+                    Ok(0) if input.is_empty() => return Poll::Ready(Err(ExchangeError::Closed(None))),
+                    // It goes on reading behind a `100 Continue` that nobody asked for.
+                    Ok(1..) if is_interim(input) => {}
+                    Ok(_) => return Poll::Ready(Ok(false)),
+                    Err(e) if input.is_empty() => return Poll::Ready(Err(ExchangeError::Closed(Some(e)))),
+                    Err(_) => return Poll::Ready(Ok(false)),
+                },
             }
         }
     })
     .await
+}
+
+/// Whether what came while the request was being sent begins with an interim answer.
+fn is_interim(input: &[u8]) -> bool {
+    const START: &[u8] = b"HTTP/1.1 1";
+    let is_start = input.iter().zip(START).all(|(byte, wanted)| byte == wanted);
+    is_start && input.len() <= HEAD_BYTES_MAX
 }
 
 /// An answer whose head has come. Dropping it closes the connection; [`Response::finish`] keeps it.

@@ -23,6 +23,8 @@ pub struct Plain {
     socket: Socket,
     /// The last read emptied the socket: wait for the reactor before the next one.
     read_empty: AtomicBool,
+    /// The last read filled the whole buffer: let others have a turn before the next one.
+    read_full: AtomicBool,
     /// The last write filled the socket: likewise.
     write_full: AtomicBool,
 }
@@ -47,7 +49,8 @@ impl Plain {
     }
 
     fn new(socket: Socket) -> Self {
-        Self { socket, read_empty: AtomicBool::new(false), write_full: AtomicBool::new(false) }
+        let [read_empty, read_full, write_full] = Default::default();
+        Self { socket, read_empty, read_full, write_full }
     }
 
     /// Reads at most `max` bytes (and at most [`READ_BYTES_MAX`]) and appends them to `into`. 0 is the end of the
@@ -118,6 +121,11 @@ impl Plain {
         max: usize,
         take: impl FnOnce(&[u8]) -> T,
     ) -> Poll<io::Result<T>> {
+        if self.read_full.swap(false, Ordering::Relaxed) {
+            // A peer that is always faster than this program would never let the task wait, nor the thread go.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if self.read_empty.load(Ordering::Relaxed) {
                 ready!(self.poll_read_ready(cx))?;
@@ -130,6 +138,7 @@ impl Plain {
                 let count = self.socket.read(room)?;
                 // It had less than asked for: it is empty now. The end of the stream stays readable for ever.
                 self.read_empty.store(0 < count && count < room.len(), Ordering::Relaxed);
+                self.read_full.store(count == READ_BYTES_MAX, Ordering::Relaxed);
                 Ok(count)
             });
             match read {
@@ -373,6 +382,22 @@ mod tests {
         });
         plain.shutdown_write().unwrap();
         assert!(reader.join().unwrap().unwrap() == sent, "bytes were lost or changed");
+    }
+
+    #[test]
+    fn a_peer_that_is_always_faster_does_not_keep_the_thread() {
+        let (plain, mut peer) = pair();
+        peer.set_nonblocking(true).unwrap();
+        // Until the socket takes no more, so that a read can fill its buffer.
+        while peer.write(&[7; READ_BYTES_MAX]).is_ok() {}
+        block_on(async {
+            let mut into = Vec::new();
+            let count = poll_fn(|cx| plain.poll_read(cx, &mut into, READ_BYTES_MAX)).await.unwrap();
+            assert_eq!(count, READ_BYTES_MAX, "the socket should have had more than one read takes");
+            let mut next = std::pin::pin!(poll_fn(|cx| plain.poll_read(cx, &mut into, READ_BYTES_MAX)));
+            assert!(poll_once(next.as_mut()).await.is_none(), "others should have their turn first");
+            assert!(next.await.unwrap() > 0, "and then it goes on by itself");
+        });
     }
 
     #[test]

@@ -248,7 +248,7 @@ fn names(presented: &[String]) -> Option<String> {
     if shown.is_empty() { None } else { Some(shown.join(", ") + more) }
 }
 
-/// A verified TLS connection to a provider; see [`Conn`](super::conn::Conn) for the contract of its methods.
+/// A verified TLS connection to a provider; see [`Conn`] for the contract of its methods.
 #[derive(Debug)]
 pub struct TlsConn {
     plain: Plain,

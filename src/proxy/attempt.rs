@@ -16,8 +16,12 @@ use crate::net::dial::{self, DialError};
 use crate::net::pool::Pool;
 use crate::route::Now;
 use crate::route::verdict::{Failure, Phase, Verdict, judge_answer, judge_failure};
+use crate::secret::Secret;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Some write it before their JSON, though RFC 8259 §8.1 forbids it.
+const BOM: char = '\u{feff}';
 
 /// What a client can be given.
 pub enum Answer {
@@ -54,9 +58,11 @@ pub struct Job<'a> {
     /// What is known of it.
     pub request: &'a ChatRequest,
     /// Its text.
-    pub body: &'a str,
+    pub body: &'a [u8],
     /// Whether answers name their backend.
     pub show_provider: bool,
+    /// What no error may quote, longest first.
+    pub secrets: &'a [Secret],
     /// The end of the request's budget.
     pub until: Instant,
 }
@@ -94,10 +100,10 @@ async fn demo(demo: Demo, upstream: &Upstream, job: &Job<'_>) -> Result<Answer, 
     match demo {
         Demo::Answer(answer) if job.request.stream => {
             let relay = Relay::new(Source::Demo(answer), job.chat_stream(upstream));
-            first_content(relay, upstream, deadline).await
+            first_content(relay, upstream, job, deadline).await
         }
         Demo::Answer(answer) => whole_answer(answer.whole(), None, upstream, job),
-        Demo::Refuse(status, body) => Err(judge(upstream, status, None, body.as_bytes()).into()),
+        Demo::Refuse(status, body) => Err(judge(upstream, job.secrets, status, None, body.as_bytes()).into()),
         Demo::Stall => {
             sleep_until(deadline.min(Instant::now() + STALL_TIME)).await;
             Err(Failure::Timeout(Phase::FirstContent).into())
@@ -112,29 +118,21 @@ async fn over_http(
     job: &Job<'_>,
 ) -> Result<Answer, Failed> {
     let deadline = job.deadline(http.timeout);
-    let mut response = {
-        let mut edits = job.request.edits(job.body, &upstream.model_json, upstream.takes_stream_options);
-        let body = pieces(job.body, &mut edits);
-        let length: usize = body.iter().map(|piece| piece.len()).sum();
-        let end_of_head = format!("{length}\r\n\r\n");
-        let mut request = vec![http.head.as_slice(), end_of_head.as_bytes()];
-        request.extend(body);
-        match with_deadline(deadline, client::send(pool, &http.origin, &request)).await {
-            Ok(sent) => sent.map_err(failure_of)?,
-            Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
-        }
+    let mut response = match with_deadline(deadline, send(pool, upstream, http, job)).await {
+        Ok(sent) => sent.map_err(failure_of)?,
+        Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
     };
     if !(200..300).contains(&response.head.status) {
-        return Err(refused(response, upstream).await);
+        return Err(refused(response, upstream, job.secrets).await);
     }
     if let Some(coding) = coding(&response.head) {
         let text = format!("content-encoding {coding}, though none was asked for");
         return Err(Failure::Garbled(text).into());
     }
     let kind = response.head.headers.get_str("content-type").unwrap_or_default().to_ascii_lowercase();
-    if job.request.stream && !kind.starts_with("application/json") {
+    if job.request.stream && !is_json(&kind) {
         let relay = Relay::new(Source::Http(Box::new(response)), job.chat_stream(upstream));
-        return first_content(relay, upstream, deadline).await;
+        return first_content(relay, upstream, job, deadline).await;
     }
     if kind.starts_with("text/event-stream") {
         return Err(Failure::Garbled("an event stream, though none was asked for".into()).into());
@@ -143,17 +141,70 @@ async fn over_http(
         Ok(body) => body.map_err(failure_of)?,
         Err(_) => return Err(Failure::Timeout(Phase::Body).into()),
     };
-    let text = String::from_utf8(body).map_err(|_| Failure::Garbled("the answer is not UTF-8".into()))?;
+    let mut text = String::from_utf8(body).map_err(|_| Failure::Garbled("the answer is not UTF-8".into()))?;
+    if text.starts_with(BOM) {
+        text.drain(..BOM.len_utf8());
+    }
     let head = response.head.clone();
     response.finish();
-    if !job.request.stream {
-        return whole_answer(text, Some(&head), upstream, job);
+    if job.request.stream {
+        return whole_as_stream(text, &head, upstream, job, deadline).await;
     }
-    // Asked for a stream, it gave a whole answer.
-    match (judge_whole(&text), Relay::from_whole(&text, job.chat_stream(upstream))) {
-        (Whole::Content(_) | Whole::Empty(_), Some(relay)) => first_content(relay, upstream, deadline).await,
-        _ => whole_answer(text, Some(&head), upstream, job),
+    whole_answer(text, Some(&head), upstream, job)
+}
+
+/// What was to be a stream and is labelled as JSON: mostly a whole answer.
+async fn whole_as_stream(
+    text: String,
+    head: &ResponseHead,
+    upstream: &Upstream,
+    job: &Job<'_>,
+    deadline: Instant,
+) -> Result<Answer, Failed> {
+    let judged = judge_whole(&text);
+    if let Whole::Content(_) | Whole::Empty(_) = judged
+        && let Some(relay) = Relay::from_whole(&text, job.chat_stream(upstream))
+    {
+        return first_content(relay, upstream, job, deadline).await;
     }
+    // Or chunks after all, as events or one on each line.
+    let relay = Relay::from_chunks(&text, job.chat_stream(upstream));
+    if relay.has_content {
+        return Ok(Answer::Stream(Box::new(relay)));
+    }
+    Err(no_answer(judged, text, Some(head), upstream, job))
+}
+
+/// Sends the request, to the other of two possible roots if nothing is found at the first.
+async fn send(
+    pool: &Arc<Pool>,
+    upstream: &Upstream,
+    http: &HttpUpstream,
+    job: &Job<'_>,
+) -> Result<Response, ExchangeError> {
+    let mut edits = job.request.edits(job.body, &upstream.model_json, upstream.takes_stream_options);
+    let body = pieces(job.body, &mut edits);
+    let length: usize = body.iter().map(|piece| piece.len()).sum();
+    let end_of_head = format!("{length}\r\n\r\n");
+    let (head, other_head) = http.heads();
+    let mut request = vec![head, end_of_head.as_bytes()];
+    request.extend(body);
+    let response = client::send(pool, &http.origin, &request).await?;
+    let Some(other_head) = other_head else { return Ok(response) };
+    if response.head.status != 404 {
+        http.root_found(0);
+        return Ok(response);
+    }
+    if let Some(head) = request.first_mut() {
+        *head = other_head;
+    }
+    let second = client::send(pool, &http.origin, &request).await?;
+    if second.head.status == 404 {
+        // It is the model that is unknown, or the server is another one: the first answer says it best.
+        return Ok(response);
+    }
+    http.root_found(1);
+    Ok(second)
 }
 
 /// Judges a whole answer with a 2xx status.
@@ -165,12 +216,7 @@ fn whole_answer(
 ) -> Result<Answer, Failed> {
     let judged = judge_whole(&text);
     let (Whole::Content(usage) | Whole::Empty(usage)) = judged else {
-        return Err(match judged {
-            Whole::Garbled if !text.trim_start().starts_with('<') => {
-                Failure::Garbled("the answer is not JSON".into()).into()
-            }
-            _ => answer_error(upstream, head, text.into_bytes()),
-        });
+        return Err(no_answer(judged, text, head, upstream, job));
     };
     let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
     let answer = Answer::Whole(bytes, usage);
@@ -180,15 +226,40 @@ fn whole_answer(
     }
 }
 
+/// A body with a 2xx status that is no chat completion.
+fn no_answer(
+    judged: Whole,
+    text: String,
+    head: Option<&ResponseHead>,
+    upstream: &Upstream,
+    job: &Job<'_>,
+) -> Failed {
+    let is_page = text.trim_start().starts_with('<');
+    match judged {
+        Whole::Garbled if !is_page => Failure::Garbled("the answer is not JSON".into()).into(),
+        _ => answer_error(upstream, job.secrets, head, text.into_bytes()),
+    }
+}
+
 /// An error inside a 2xx.
-fn answer_error(upstream: &Upstream, head: Option<&ResponseHead>, body: Vec<u8>) -> Failed {
-    let verdict = judge(upstream, 200, head, &body);
+fn answer_error(
+    upstream: &Upstream,
+    secrets: &[Secret],
+    head: Option<&ResponseHead>,
+    body: Vec<u8>,
+) -> Failed {
+    let verdict = judge(upstream, secrets, 200, head, &body);
     let error_body = verdict.class.is_clients().then_some(body);
     Failed { verdict, empty: None, error_body }
 }
 
 /// Reads a stream up to its first content; until then every failure is invisible to the client.
-async fn first_content(mut relay: Relay, upstream: &Upstream, deadline: Instant) -> Result<Answer, Failed> {
+async fn first_content(
+    mut relay: Relay,
+    upstream: &Upstream,
+    job: &Job<'_>,
+    deadline: Instant,
+) -> Result<Answer, Failed> {
     while !relay.has_content && relay.state == State::Running {
         if with_deadline(deadline, relay.advance()).await.is_err() {
             return Err(Failure::Timeout(Phase::FirstContent).into());
@@ -198,7 +269,7 @@ async fn first_content(mut relay: Relay, upstream: &Upstream, deadline: Instant)
         return Ok(Answer::Stream(Box::new(relay)));
     }
     Err(match std::mem::replace(&mut relay.state, State::Done) {
-        State::Error(text) => answer_error(upstream, None, text.into_bytes()),
+        State::Error(text) => answer_error(upstream, job.secrets, None, text.into_bytes()),
         State::Broken(why) => broken(why).into(),
         State::Running | State::Done => {
             Failed { empty: Some(Box::new(Answer::Stream(Box::new(relay)))), ..Failure::Empty.into() }
@@ -216,7 +287,7 @@ pub fn broken(why: Break) -> Failure {
 }
 
 /// Judges an answer that is not 2xx, and keeps its connection if it ends cleanly.
-async fn refused(mut response: Response, upstream: &Upstream) -> Failed {
+async fn refused(mut response: Response, upstream: &Upstream, secrets: &[Secret]) -> Failed {
     let mut body = Vec::new();
     let read = async {
         while body.len() < ERROR_BODY_BYTES_MAX
@@ -230,22 +301,37 @@ async fn refused(mut response: Response, upstream: &Upstream) -> Failed {
     if coding(&head).is_some() {
         body.clear();
     }
-    let verdict = judge(upstream, head.status, Some(&head), &body);
+    let verdict = judge(upstream, secrets, head.status, Some(&head), &body);
     response.finish();
     let error_body = verdict.class.is_clients().then_some(body);
     Failed { verdict, empty: None, error_body }
 }
 
-fn coding(head: &ResponseHead) -> Option<&str> {
-    head.headers
-        .get_str("content-encoding")
-        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+/// Not `application/jsonl`, which is a stream.
+fn is_json(kind: &str) -> bool {
+    kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json")
+}
+
+/// The coding of a body that cannot be read. Its name is quoted only if it is one.
+fn coding(head: &ResponseHead) -> Option<&'static str> {
+    let coding = head.headers.get_str("content-encoding")?.to_ascii_lowercase();
+    if coding.is_empty() || coding == "identity" {
+        return None;
+    }
+    let known = ["gzip", "br", "deflate", "zstd"].into_iter().find(|known| coding == *known);
+    Some(known.unwrap_or("of another kind"))
 }
 
 /// Judges an error answer; inside a stream there is no head to ask.
-pub fn judge(upstream: &Upstream, status: u16, head: Option<&ResponseHead>, body: &[u8]) -> Verdict {
+pub fn judge(
+    upstream: &Upstream,
+    secrets: &[Secret],
+    status: u16,
+    head: Option<&ResponseHead>,
+    body: &[u8],
+) -> Verdict {
     let header = |name: &str| head.and_then(|head| head.headers.get_str(name));
-    judge_answer(&upstream.provider, status, &header, body, now())
+    judge_answer(&upstream.provider, status, &header, body, now(), secrets)
 }
 
 fn now() -> Now {

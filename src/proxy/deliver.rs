@@ -37,7 +37,8 @@ pub async fn deliver(
     let verdict = verdict_of(state, ticket, &mut relay);
     if let Some(verdict) = &verdict {
         note_failure(state, ticket, out.id(), verdict);
-        let error = ApiError::new(502, format!("The answer broke off: {verdict}")).code("upstream_error");
+        let error = ApiError::new(502, format!("The answer broke off: {}", state.told(verdict)))
+            .code("upstream_error");
         push_event(&mut last, "", &error.to_openai());
     }
     if !out.has_begun() {
@@ -62,17 +63,22 @@ async fn relay_frames(
     headers: &[(&'static str, String)],
     out: &mut Responder<'_>,
 ) -> io::Result<()> {
-    let mut heard = Instant::now();
+    let (mut heard, mut told) = (Instant::now(), Instant::now());
     while relay.state == StreamState::Running {
         if !relay.out.is_empty() {
             // Taken, so that a stream that waits holds no buffer.
             let frames = std::mem::take(&mut relay.out);
             out.stream(headers, &frames).await?;
+            told = Instant::now();
         }
-        match with_deadline(Instant::now() + KEEP_ALIVE_TIME, relay.advance()).await {
+        // Counted from what the client was told: the provider's own comments are not passed on.
+        match with_deadline(told + KEEP_ALIVE_TIME, relay.advance()).await {
             Ok(()) => heard = Instant::now(),
             Err(_) if heard.elapsed() >= STREAM_SILENCE_TIME => return Ok(()),
-            Err(_) => keep_alive(out).await?,
+            Err(_) => {
+                keep_alive(out).await?;
+                told = Instant::now();
+            }
         }
     }
     Ok(())
@@ -86,7 +92,7 @@ fn verdict_of(state: &State, ticket: Ticket, relay: &mut Relay) -> Option<Verdic
         StreamState::Broken(why) => judge_failure(&broken(why)),
         StreamState::Error(text) => {
             let upstream = state.upstreams.get(ticket.backend)?;
-            judge(upstream, 200, None, text.as_bytes())
+            judge(upstream, &state.secrets, 200, None, text.as_bytes())
         }
     };
     verdict.message = state.masked(&verdict.message).into();

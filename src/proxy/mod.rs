@@ -13,9 +13,8 @@ pub use state::State;
 
 use crate::dialect::chat::{ChatRequest, Usage};
 use crate::http::sse::{push_comment, push_event};
-use crate::limits::{KEEP_ALIVE_TIME, RETRY_AFTER_SECONDS_MAX};
+use crate::limits::{KEEP_ALIVE_TIME, LOG_MODEL_CHARS_MAX, RETRY_AFTER_SECONDS_MAX};
 use crate::net::deadline::with_deadline;
-use crate::server::connection::Body;
 use crate::server::respond::{Reply, Responder};
 use search::{Found, Refusal, Search};
 use std::io;
@@ -25,17 +24,22 @@ use std::time::Instant;
 ///
 /// What is left of a stream that ended well is handed back: when the client has everything, [`Relay::finish`] saves
 /// the connection to the provider.
-pub async fn chat(state: &State, body: Body, out: &mut Responder<'_>) -> io::Result<Option<Relay>> {
+pub async fn chat(
+    state: &State,
+    body: impl AsRef<[u8]>,
+    out: &mut Responder<'_>,
+) -> io::Result<Option<Relay>> {
     let start = Instant::now();
-    let request = match ChatRequest::parse(&body.text) {
+    let request = match ChatRequest::parse(body.as_ref()) {
         Ok(request) => request,
         Err(error) => {
             log::info!("[{}] chat refused: {}", out.id(), error.message);
             return out.whole(&Reply::error(&error)).await.map(|()| None);
         }
     };
-    let model = request.model.clone().unwrap_or_else(|| state.config.model_name.clone());
-    let found = find(Search::new(state, &request, &body.text, out.id()), request.stream, out).await?;
+    let model = request.model.as_deref().unwrap_or(&state.config.model_name);
+    let model = model.chars().take(LOG_MODEL_CHARS_MAX).collect();
+    let found = find(Search::new(state, &request, body.as_ref(), out.id()), request.stream, out).await?;
     // Nothing can be tried again from here on.
     drop(body);
     let mut log = LogLine { id: out.id(), model, backend: "-", attempts: found.attempts, start };

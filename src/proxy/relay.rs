@@ -77,6 +77,17 @@ impl Relay {
         relay.whole(text).then_some(relay)
     }
 
+    /// Reads a text of chunks that has come as a whole: events, or one on each line.
+    pub fn from_chunks(text: &str, chat: ChatStream) -> Self {
+        let mut relay = Self::new(Source::Read, chat);
+        // The first feed is never refused: an event that is too long shows as a cut.
+        let _ = relay.parser.feed(text.as_bytes());
+        relay.parser.finish();
+        relay.take_events();
+        relay.end(true);
+        relay
+    }
+
     /// Waits for the provider and turns what comes into frames. To be called while `state` is [`State::Running`].
     pub async fn advance(&mut self) {
         match &mut self.source {
@@ -229,11 +240,7 @@ mod tests {
 
     /// What a body that is no event stream comes to.
     fn state_of(body: &str) -> State {
-        let mut relay = Relay::new(Source::Read, ChatStream::new(None, "\"m\"", false));
-        relay.parser.feed(body.as_bytes()).unwrap();
-        relay.parser.finish();
-        relay.take_events();
-        relay.state
+        Relay::from_chunks(body, ChatStream::new(None, "\"m\"", false)).state
     }
 
     #[test]

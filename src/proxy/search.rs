@@ -35,18 +35,18 @@ pub struct Search<'a> {
     waited: bool,
     /// The first empty answer, for when nobody has a better one.
     empty: Option<(Ticket, Answer)>,
-    /// The last answer that said the request itself was wrong.
-    error_body: Option<Vec<u8>>,
+    /// By backend, the answers that found fault with the request itself.
+    clients_errors: Vec<(usize, ApiError)>,
 }
 
 impl<'a> Search<'a> {
     /// Plans it; `id` is the request's name in the log.
-    pub fn new(state: &'a State, request: &'a ChatRequest, body: &'a str, id: &'a str) -> Self {
+    pub fn new(state: &'a State, request: &'a ChatRequest, body: &'a [u8], id: &'a str) -> Self {
         let config = &state.config;
         let until = Instant::now() + config.request_timeout;
-        let job = Job { request, body, show_provider: config.show_provider, until };
+        let job = Job { request, body, show_provider: config.show_provider, secrets: &state.secrets, until };
         let walk = state.walk(request.model.as_deref());
-        Self { state, job, walk, id, waited: false, empty: None, error_body: None }
+        Self { state, job, walk, id, waited: false, empty: None, clients_errors: Vec::new() }
     }
 
     /// Tries one backend after the other.
@@ -86,11 +86,13 @@ impl<'a> Search<'a> {
             Err(Failed { mut verdict, empty, error_body }) => {
                 verdict.message = self.state.masked(&verdict.message).into();
                 running.failed(self.id, &verdict);
+                if let Some(body) = error_body {
+                    self.clients_errors.push((ticket.backend, self.clients_error(&verdict, &body)));
+                }
                 self.walk.failed(verdict);
                 if let (None, Some(answer)) = (&self.empty, empty) {
                     self.empty = Some((ticket, *answer));
                 }
-                self.error_body = error_body.or(self.error_body.take());
                 None
             }
         }
@@ -103,8 +105,11 @@ impl<'a> Search<'a> {
         let outcome = self.walk.outcome(&self.state.ledger(), Instant::now());
         let refusal = match (outcome, empty) {
             (Outcome::AllEmpty, Some(answer)) => return Found { answer: Ok(answer), attempts },
-            (Outcome::ClientError { verdict, .. }, _) => {
-                Refusal { error: self.clients_error(verdict), retry_at: None }
+            (Outcome::ClientError { backend, verdict }, _) => {
+                let known = self.clients_errors.iter().find(|(whose, _)| *whose == backend);
+                let error = known.map(|(_, error)| error.clone());
+                let error = error.unwrap_or_else(|| self.clients_error(verdict, b""));
+                Refusal { error, retry_at: None }
             }
             (Outcome::AllFailed { retry_at }, _) => self.all_failed(retry_at),
             (Outcome::AllEmpty, None) => self.all_failed(None),
@@ -113,13 +118,10 @@ impl<'a> Search<'a> {
     }
 
     /// The provider's own error, with its status.
-    fn clients_error(&self, verdict: &Verdict) -> ApiError {
+    fn clients_error(&self, verdict: &Verdict, body: &[u8]) -> ApiError {
         let status = verdict.status.filter(|status| (400..500).contains(status)).unwrap_or(400);
-        let error = ApiError::new(status, verdict.message.to_string());
-        let error = match &self.error_body {
-            Some(body) => error.with_details_of(body),
-            None => error,
-        };
+        let error = ApiError::new(status, self.state.without_hosts(&verdict.message));
+        let error = error.with_details_of(body, |text| self.state.without_hosts(&self.state.masked(text)));
         // Agents shorten their conversation when they see this code, whatever the provider called it.
         if verdict.class == Class::TooLarge { error.code("context_length_exceeded") } else { error }
     }
@@ -132,7 +134,7 @@ impl<'a> Search<'a> {
                 Some(upstream) => upstream.name.clone(),
                 None => format!("backend {}", record.backend + 1),
             };
-            text.push_str(&format!("{separator}{name}: {record}"));
+            text.push_str(&format!("{separator}{name}: {}", self.state.told(record)));
             separator = "; ";
         }
         let error = ApiError::new(503, text).code("all_providers_failed");

@@ -7,6 +7,9 @@ use crate::net::proxy_env::ProxyEnv;
 use crate::route::ledger::{Ledger, Scopes};
 use crate::route::mask;
 use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
+use crate::secret::Secret;
+use std::cmp::Reverse;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -19,6 +22,10 @@ pub struct State {
     pub upstreams: Vec<Upstream>,
     /// Idle connections, shared over reloads.
     pub pool: Arc<Pool>,
+    /// Hosts of providers and outbound proxies, longest first: the log may see them, clients may not.
+    hosts: Vec<String>,
+    /// What no log and no client may see, longest first.
+    pub secrets: Vec<Secret>,
     ledger: Mutex<Ledger>,
 }
 
@@ -42,7 +49,8 @@ impl State {
             ledger.adopt(&previous.ledger());
         }
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
-        Ok(Self { config, upstreams, pool, ledger: Mutex::new(ledger) })
+        let (hosts, secrets) = (hosts(&upstreams), secrets(&config, &upstreams));
+        Ok(Self { config, upstreams, pool, hosts, secrets, ledger: Mutex::new(ledger) })
     }
 
     /// The ledger. Never held across a wait.
@@ -72,19 +80,74 @@ impl State {
         Some(Candidate { backend, priority: settings.priority, context: settings.context, unfit })
     }
 
-    /// A text of a provider with everything removed that looks like a key, and every key of ours.
+    /// A text of a provider without any key of ours, and without whatever else looks like one.
     pub fn masked(&self, text: &str) -> String {
-        let mut text = mask(text);
-        for upstream in &self.upstreams {
-            if let Via::Chat(http) = &upstream.via {
-                let key = http.key.expose();
-                if !key.is_empty() && text.contains(key) {
-                    text = text.replace(key, "***");
-                }
-            }
+        mask(text, &self.secrets)
+    }
+
+    /// A masked text, fit for clients.
+    pub fn without_hosts(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for host in &self.hosts {
+            text = text.replace(host.as_str(), "***");
         }
         text
     }
+
+    /// What a failure is called towards clients: the provider's own words only if they may know who it is.
+    pub fn told(&self, failure: impl fmt::Display) -> String {
+        let text = if self.config.show_provider { failure.to_string() } else { format!("{failure:#}") };
+        self.without_hosts(&text)
+    }
+}
+
+fn hosts(upstreams: &[Upstream]) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for upstream in upstreams {
+        let Via::Chat(http) = &upstream.via else { continue };
+        let route = &http.origin.route;
+        hosts.push(route.host.clone());
+        hosts.extend(route.proxy.as_ref().map(|proxy| proxy.host.clone()));
+    }
+    // Names without a dot (`ollama` in a container network) are words as well.
+    hosts.retain(|host| host.contains(['.', ':']) || host == "localhost");
+    hosts.sort_by_key(|host| Reverse(host.len()));
+    hosts.dedup();
+    hosts
+}
+
+/// Keys, header values that may be some, and what outbound proxies want. Longest first: one may be the beginning of another.
+fn secrets(config: &Config, upstreams: &[Upstream]) -> Vec<Secret> {
+    let http = config.backends.iter().filter_map(|backend| match &backend.kind {
+        BackendKind::Http(http) => Some(http),
+        BackendKind::Demo(_) => None,
+    });
+    let mut secrets: Vec<Secret> = Vec::new();
+    for http in http {
+        secrets.push(http.key.clone());
+        for (_, value) in http.headers.iter().filter(|(name, _)| is_credential(name)) {
+            secrets.push(last_word(value));
+        }
+    }
+    for upstream in upstreams {
+        let Via::Chat(http) = &upstream.via else { continue };
+        let credentials = http.origin.route.proxy.as_ref().and_then(|proxy| proxy.credentials.as_ref());
+        let password = credentials.and_then(|pair| pair.expose().split_once(':'));
+        secrets.extend(password.map(|(_, password)| Secret::new(password)));
+        secrets.extend(http.origin.route.proxy_authorization().as_ref().map(last_word));
+    }
+    secrets.sort_by_key(|secret| Reverse(secret.expose().len()));
+    secrets
+}
+
+/// Behind a scheme (`Basic x`) the last word is the secret.
+fn last_word(value: &Secret) -> Secret {
+    Secret::new(value.expose().split_whitespace().next_back().unwrap_or_default())
+}
+
+fn is_credential(header: &str) -> bool {
+    let header = header.to_ascii_lowercase();
+    ["auth", "cookie", "key", "secret", "token"].iter().any(|word| header.contains(word))
 }
 
 fn scopes(backend: &Backend) -> Scopes {

@@ -6,10 +6,10 @@ use crate::net::client::Origin;
 use crate::net::dial::Route;
 use crate::net::proxy_env::ProxyEnv;
 use crate::net::tls::TlsConfig;
-use crate::secret::Secret;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// One backend.
@@ -45,11 +45,14 @@ pub struct HttpUpstream {
     /// Where to.
     pub origin: Origin,
     /// The request head up to `Content-Length: `; it holds the key, so it has no `Debug`.
-    pub head: Vec<u8>,
+    ///
+    /// Two of them for a base URL without a path: some servers want `/v1` there and some do not, and people write
+    /// both. The second one has it.
+    heads: Vec<Vec<u8>>,
+    /// Which of the heads has worked; [`UNKNOWN`] before that.
+    root: AtomicUsize,
     /// Time for the first content or the whole answer; `None`: the defaults.
     pub timeout: Option<Duration>,
-    /// To remove it from whatever the provider says.
-    pub key: Secret,
 }
 
 /// TLS settings by their extra roots: backends that trust the same share their session caches.
@@ -125,45 +128,58 @@ impl HttpUpstream {
             pool_key = format!("{pool_key} trusting {}", ca.display());
         }
         let route = Route { tls, host: url.host.clone(), port: url.port, proxy };
-        let head = request_head(http, &route);
+        let roots: &[&str] = if url.path.is_empty() { &["", "/v1"] } else { &[&url.path] };
+        let heads = roots.iter().map(|root| request_head(http, root, &route)).collect();
         let origin = Origin { route, pool_key: pool_key.into() };
-        Ok(Self { origin, head, timeout: http.timeout, key: http.key.clone() })
+        Ok(Self { origin, heads, root: AtomicUsize::new(UNKNOWN), timeout: http.timeout })
+    }
+
+    /// The request head to use, and another one to try if the first meets a 404.
+    pub fn heads(&self) -> (&[u8], Option<&[u8]>) {
+        let root = self.root.load(Ordering::Relaxed);
+        let head = |root: usize| self.heads.get(root).map(Vec::as_slice);
+        match root {
+            UNKNOWN => (head(0).unwrap_or_default(), head(1)),
+            known => (head(known).unwrap_or_default(), None),
+        }
+    }
+
+    /// The first (0) or the second (1) of the heads found something at its path.
+    pub fn root_found(&self, root: usize) {
+        self.root.store(root, Ordering::Relaxed);
     }
 }
 
-fn request_head(http: &HttpBackend, route: &Route) -> Vec<u8> {
+/// No head has worked yet.
+const UNKNOWN: usize = usize::MAX;
+
+fn request_head(http: &HttpBackend, root: &str, route: &Route) -> Vec<u8> {
     let url = &http.url;
     let mut head = Vec::with_capacity(512);
     // Writing to a Vec cannot fail.
     let _ = match route.is_forward_proxy() {
-        true => write!(head, "POST http://{}{}/chat/completions HTTP/1.1\r\n", url.host_header(), url.path),
-        false => write!(head, "POST {}/chat/completions HTTP/1.1\r\n", url.path),
+        true => write!(head, "POST http://{}{root}/chat/completions HTTP/1.1\r\n", url.host_header()),
+        false => write!(head, "POST {root}/chat/completions HTTP/1.1\r\n"),
     };
     push_header(&mut head, "Host", &url.host_header());
     if let (true, Some(credentials)) = (route.is_forward_proxy(), route.proxy_authorization()) {
         push_header(&mut head, "Proxy-Authorization", credentials.expose());
     }
-    let has = |name: &str| http.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
     let key = http.key.expose();
     if !key.is_empty() {
         match http.auth {
-            Auth::Bearer if has("authorization") => {}
             Auth::Bearer => push_header(&mut head, "Authorization", &format!("Bearer {key}")),
             Auth::XApiKey => push_header(&mut head, "x-api-key", key),
         }
     }
-    for (name, default) in [
+    if !http.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
         // Some edges refuse requests without one, or with that of well-known libraries.
-        ("User-Agent", concat!("ai-free-swap/", env!("CARGO_PKG_VERSION"))),
-        ("Accept", "application/json, text/event-stream"),
-        // Compressed answers could not be looked into, nor passed on byte for byte.
-        ("Accept-Encoding", "identity"),
-        ("Content-Type", "application/json"),
-    ] {
-        if !has(name) {
-            push_header(&mut head, name, default);
-        }
+        push_header(&mut head, "User-Agent", concat!("ai-free-swap/", env!("CARGO_PKG_VERSION")));
     }
+    push_header(&mut head, "Accept", "application/json, text/event-stream");
+    // Compressed answers could not be looked into, nor passed on byte for byte.
+    push_header(&mut head, "Accept-Encoding", "identity");
+    push_header(&mut head, "Content-Type", "application/json");
     for (name, value) in &http.headers {
         push_header(&mut head, name, value.expose());
     }

@@ -459,7 +459,7 @@ mod tests {
     }
 
     fn verdict(class: Class, scope: Scope) -> Verdict {
-        Verdict { class, scope, status: None, retry: None, message: "".into() }
+        Verdict { class, scope, status: None, retry: None, message: "".into(), quotes: false }
     }
 
     fn down() -> Verdict {

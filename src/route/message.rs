@@ -2,7 +2,11 @@
 //!
 //! Any bytes are a body. Knows the shapes of errors, not what they mean.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
+
+use crate::secret::Secret;
 
 /// Characters of a message kept for logs and clients.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -10,6 +14,8 @@ const MESSAGE_CHARS_MAX: usize = 300;
 const WRAPPED_DEPTH_MAX: usize = 4;
 /// All text of one body, wrapped JSON counted again. A body is at most 64 KiB.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
+/// Shorter values are placeholders (`x`, `-`), and to mask them would make every message unreadable.
+const SECRET_BYTES_MIN: usize = 4;
 /// What every masked secret becomes.
 const MASK: &str = "***";
 
@@ -68,20 +74,20 @@ impl Body {
         codes
     }
 
-    /// The provider's own words, short, on one line, without anything that looks like a key. May be empty.
-    pub fn message(&self) -> String {
+    /// The provider's own words, short, on one line, without secrets (see [`mask`]). May be empty.
+    pub fn message(&self, secrets: &[Secret]) -> String {
         match self {
-            Self::Json(json) => short(&said(json, 8).unwrap_or_default()),
-            Self::Page(title) => short(title),
-            Self::Text(text) => short(text.lines().next().unwrap_or_default()),
+            Self::Json(json) => short(&said(json, 8).unwrap_or_default(), secrets),
+            Self::Page(title) => short(title, secrets),
+            Self::Text(text) => short(text.lines().next().unwrap_or_default(), secrets),
         }
     }
 }
 
 /// One line of at most 300 characters, control characters removed and secrets masked.
-pub fn short(text: &str) -> String {
+pub fn short(text: &str, secrets: &[Secret]) -> String {
     // Masked before it is cut: half a key would no longer look like one.
-    let masked = mask(text);
+    let masked = mask(text, secrets);
     let mut line = String::new();
     for word in masked.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
         if !line.is_empty() {
@@ -96,9 +102,20 @@ pub fn short(text: &str) -> String {
     line
 }
 
-/// Replaces what looks like a credential by `***`: known prefixes, long random runs, `Bearer x`, `key=x` and
-/// `user:password@` in URLs. Errs on the side of masking; exact known keys are masked by whoever holds them.
-pub fn mask(text: &str) -> String {
+/// Replaces the known `secrets` (longest first) by `***`, and then whatever looks like one: known prefixes, long
+/// random runs, `Bearer x`, `key=x` and `user:password@` in URLs. Errs on the side of masking.
+pub fn mask(text: &str, secrets: &[Secret]) -> String {
+    let mut text = Cow::Borrowed(text);
+    // The known ones first: a pattern may match one half of a key (`id.secret`) and leave the other.
+    for secret in secrets.iter().map(Secret::expose).filter(|secret| secret.len() >= SECRET_BYTES_MIN) {
+        if text.contains(secret) {
+            text = text.replace(secret, MASK).into();
+        }
+    }
+    mask_lookalikes(&text)
+}
+
+fn mask_lookalikes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -315,13 +332,13 @@ mod tests {
             ("{\"error\":null}", ""),
             ("", ""),
         ] {
-            assert_eq!(Body::read(body.as_bytes()).message(), expected, "{body}");
+            assert_eq!(Body::read(body.as_bytes()).message(&[]), expected, "{body}");
         }
     }
 
     #[test]
     fn any_bytes_are_a_body() {
-        assert_eq!(Body::read(b"\xff\xfe\x00bad").message(), "\u{fffd}\u{fffd} bad");
+        assert_eq!(Body::read(b"\xff\xfe\x00bad").message(&[]), "\u{fffd}\u{fffd} bad");
         let deep = "[".repeat(10_000) + &"]".repeat(10_000);
         assert!(matches!(Body::read(deep.as_bytes()), Body::Text(_)), "too deep for JSON");
         let mut wrapped = "\"x\"".to_owned();
@@ -335,11 +352,11 @@ mod tests {
 
     #[test]
     fn messages_are_short_and_on_one_line() {
-        assert_eq!(short("a\r\n\tb\u{0}c  d\u{1b}[31m"), "a b c d [31m");
-        assert_eq!(short(&"é".repeat(300)), "é".repeat(300));
-        assert_eq!(short(&"é".repeat(301)), "é".repeat(300) + "…");
+        assert_eq!(short("a\r\n\tb\u{0}c  d\u{1b}[31m", &[]), "a b c d [31m");
+        assert_eq!(short(&"é".repeat(300), &[]), "é".repeat(300));
+        assert_eq!(short(&"é".repeat(301), &[]), "é".repeat(300) + "…");
         let late = "x".repeat(290) + " sk-proj-abcdefghijklmnop";
-        assert!(!short(&late).contains("sk-"), "{}", short(&late));
+        assert!(!short(&late, &[]).contains("sk-"), "{}", short(&late, &[]));
     }
 
     #[test]
@@ -363,7 +380,21 @@ mod tests {
             ("models/gemini-2.5-flash-preview-09-2025", "models/gemini-2.5-flash-preview-09-2025"),
             ("123e4567-e89b-12d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174000"),
         ] {
-            assert_eq!(mask(text), expected);
+            assert_eq!(mask(text, &[]), expected);
         }
+    }
+
+    #[test]
+    fn known_secrets_are_masked_whole_and_before_the_cut() {
+        let secrets = ["0123456789abcdef0123456789abcdef.AbCdEfGh12345678", "hunter2pass", "hunter2", "x"];
+        let secrets = secrets.map(Secret::new);
+        for secret in &secrets[..3] {
+            let secret = secret.expose();
+            assert_eq!(mask(&format!("bad key {secret}!"), &secrets), "bad key ***!");
+            // Half of it would stand before the cut.
+            let padding = "y ".repeat(145);
+            assert_eq!(short(&format!("{padding}{secret}"), &secrets), format!("{padding}***"));
+        }
+        assert_eq!(mask("example", &secrets), "example", "a placeholder is no secret");
     }
 }

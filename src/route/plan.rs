@@ -126,11 +126,14 @@ pub enum Skipped {
     NotReached,
 }
 
+/// With `#`, without what providers said.
 impl fmt::Display for Record<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.failure, self.skipped) {
-            (Some(failure), _) if self.tries > 1 => write!(f, "{failure} (tried {} times)", self.tries),
-            (Some(failure), _) => write!(f, "{failure}"),
+            (Some(failure), _) => {
+                failure.fmt(f)?;
+                if self.tries > 1 { write!(f, " (tried {} times)", self.tries) } else { Ok(()) }
+            }
             (None, Some(Skipped::Unfit(why))) => write!(f, "skipped: {why}"),
             (None, Some(Skipped::SameModel)) => {
                 f.write_str("skipped: the same model has refused the request")
@@ -532,7 +535,7 @@ mod tests {
             }
             _ => Scope::Request,
         };
-        Verdict { class, scope, status: None, retry: None, message: "why".into() }
+        Verdict { class, scope, status: None, retry: None, message: "why".into(), quotes: true }
     }
 
     fn down() -> Verdict {

@@ -11,6 +11,7 @@ pub use crate::provider::ratelimit::Window;
 use crate::provider::ratelimit::{self, Header, http_date, unix_ms};
 use crate::route::Now;
 use crate::route::message::{Body, short};
+use crate::secret::Secret;
 
 /// Why an attempt brought nothing the client could have (DESIGN has the table of what follows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,15 +115,19 @@ pub struct Verdict {
     pub retry: Option<Retry>,
     /// The provider's words, or ours for a failed exchange: one line, masked, at most 300 characters.
     pub message: Box<str>,
+    /// Whether `message` quotes the other side, which may name itself.
+    pub quotes: bool,
 }
 
+/// With `#`, without what the other side said.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.class.words())?;
         if let Some(status) = self.status {
             write!(f, " ({status})")?;
         }
-        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+        let is_hidden = f.alternate() && self.quotes;
+        if is_hidden || self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
 }
 
@@ -193,13 +198,23 @@ pub fn judge_failure(failure: &Failure) -> Verdict {
         Failure::Empty => (Class::Empty, None, "no text, tool call or reasoning".to_owned()),
     };
     let scope = if class == Class::Down { Scope::Backend } else { Scope::Request };
-    Verdict { class, scope, status, retry: None, message: short(&message).into() }
+    // A certificate tells names.
+    let quotes = matches!(failure, Failure::Tls(_));
+    Verdict { class, scope, status, retry: None, message: short(&message, &[]).into(), quotes }
 }
 
 /// Judges an error answer: any status but 2xx, or a 2xx (an event of a stream, too) whose body is an error.
 ///
-/// `provider` is the preset's name, `header` finds a value by lower-case name, `body` may be any bytes.
-pub fn judge_answer(provider: &str, status: u16, header: Header, body: &[u8], now: Now) -> Verdict {
+/// `provider` is the preset's name, `header` finds a value by lower-case name, `body` may be any bytes; the message
+/// quotes none of the `secrets` (longest first).
+pub fn judge_answer(
+    provider: &str,
+    status: u16,
+    header: Header,
+    body: &[u8],
+    now: Now,
+    secrets: &[Secret],
+) -> Verdict {
     if (300..400).contains(&status) {
         return judge_failure(&Failure::Redirect(status));
     }
@@ -216,13 +231,14 @@ pub fn judge_answer(provider: &str, status: u16, header: Header, body: &[u8], no
     }
     let wait = facts.wait(class, asked_to_wait, header, wall);
     let retry = wait.and_then(|(wait, source)| Some(Retry { until: now.mono.checked_add(wait)?, source }));
-    let message = body.message().into();
+    let message = body.message(secrets).into();
     Verdict {
         class,
         scope: facts.scope(class),
         status: Some(facts.status).filter(|status| *status != 0),
         retry,
         message,
+        quotes: true,
     }
 }
 
@@ -339,8 +355,8 @@ impl Facts<'_> {
     /// First hit wins, in the order of providers.md §4.
     fn class(&self) -> Class {
         let status = self.status;
-        if matches!(self.body, Body::Page(_)) && status == 404 {
-            // A web server in between has lost its way; a provider says in JSON that a model is gone.
+        if matches!(self.body, Body::Page(_)) && matches!(status, 400 | 404 | 405) {
+            // A web server in between; a provider says in JSON that a model is gone or what is wrong with a request.
             return Class::Down;
         }
         if self.has(&CONTEXT)
@@ -481,7 +497,7 @@ mod tests {
 
     fn judge(provider: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Verdict {
         let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        judge_answer(provider, status, &find, body.as_bytes(), at("2026-11-23T02:13:20Z"))
+        judge_answer(provider, status, &find, body.as_bytes(), at("2026-11-23T02:13:20Z"), &[])
     }
 
     fn class_of(name: &str) -> Class {
@@ -534,7 +550,7 @@ mod tests {
             let anthropic = provider == "anthropic" && status == 429;
             let now = at(if anthropic { "2026-11-23T13:00:00Z" } else { "2026-11-23T02:13:20Z" });
             let find = |name: &str| headers.get(name)?.as_str();
-            let verdict = judge_answer(provider, status, &find, body.as_bytes(), now);
+            let verdict = judge_answer(provider, status, &find, body.as_bytes(), now, &[]);
             let name = path.display();
 
             assert_eq!(verdict.class, class_of(expect["class"].as_str().unwrap()), "{name}");
@@ -576,6 +592,7 @@ mod tests {
         check(302, &[("location", "http://x")], "maximum context length", Class::Down, None);
         check(400, &[], r#"{"error":{"code":"rate_limit_exceeded"}}"#, Class::RateLimited, None);
         check(404, &[], "<html>404 not found</html>", Class::Down, None);
+        check(400, &[], "<html>The plain HTTP request was sent to HTTPS port</html>", Class::Down, None);
         check(403, &[], "<html>spend limit, api key not valid</html>", Class::Forbidden, None);
         check(429, &[], "<html></html>", Class::RateLimited, None);
     }
@@ -637,7 +654,7 @@ mod tests {
         ];
         let now = at("2026-11-23T02:13:20Z");
         let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        let verdict = judge_answer("x", 429, &find, b"", now);
+        let verdict = judge_answer("x", 429, &find, b"", now, &[]);
         assert_eq!(verdict.retry.map(|retry| retry.until - now.mono), Some(Duration::from_secs(60)));
     }
 

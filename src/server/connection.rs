@@ -9,23 +9,33 @@ use crate::dialect::error::ApiError;
 use crate::http::body::{BodyLength, BodyReader};
 use crate::http::head::{HeadScan, RequestHead};
 use crate::limits::{
-    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, DISCARD_BYTES_MAX, HEADER_TIME, IDLE_TIME,
-    LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX, RESERVE_BYTES_MAX,
+    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, BODY_ROOM_FACTOR, DISCARD_BYTES_MAX, HEADER_TIME,
+    IDLE_TIME, LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
 };
 use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
+use futures_lite::future::yield_now;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// A request body: text, and its share of the memory for all bodies.
+/// A request body, and its share of the memory for all bodies.
 pub struct Body {
-    /// The whole body, a byte order mark removed.
-    pub text: String,
+    bytes: Vec<u8>,
+    skip: usize,
     _share: Share,
 }
+
+impl AsRef<[u8]> for Body {
+    /// The whole body but for a byte order mark, which RFC 8259 §8.1 lets readers ignore.
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(self.skip..).unwrap_or_default()
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a request has no body.
 pub enum BodyFailure {
@@ -36,7 +46,9 @@ pub enum BodyFailure {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(shared: Arc<Shared>, io: Plain, slot: Slot) {
+pub async fn serve(shared: Arc<Shared>, slot: Slot, io: Plain) {
+    // The last parameter is dropped first: the descriptor is free before the place is.
+
     let mut input = Vec::new();
     loop {
         // Until its head is complete a request holds nothing that another connection could not need more.
@@ -60,6 +72,9 @@ pub async fn serve(shared: Arc<Shared>, io: Plain, slot: Slot) {
         }
         if input.is_empty() {
             input = Vec::new();
+        } else {
+            // Who sends one request behind the other must not keep the thread to itself.
+            yield_now().await;
         }
     }
 }
@@ -176,32 +191,25 @@ impl Incoming<'_> {
             let sent = write_all(self.io, &[b"HTTP/1.1 100 Continue\r\n\r\n"]).await;
             sent.map_err(|_| BodyFailure::Gone)?;
         }
-        let (mut bytes, share) = self.read(shared, max).await?;
-        let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes.split_off(3) } else { bytes };
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            BodyFailure::Refused(ApiError::new(400, format!("The body is not UTF-8 (byte {at}).")))
-        })?;
-        Ok(Body { text, _share: share })
+        let (bytes, share) = self.read(shared, max).await?;
+        let skip = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        Ok(Body { bytes, skip, _share: share })
     }
 
     async fn read(&mut self, shared: &Shared, max: usize) -> Result<(Vec<u8>, Share), BodyFailure> {
         let mut share = shared.bodies.share();
         let mut bytes = Vec::new();
-        if let BodyLength::Length(length) = self.declared {
-            // Room is not memory until it is written to, so an announcement costs nothing; and growing would copy.
-            bytes.reserve_exact(usize::try_from(length).unwrap_or(max).min(max).min(RESERVE_BYTES_MAX));
-        }
-        let start = Instant::now();
+        let mut deadline = Instant::now() + BODY_PROGRESS_TIME;
+        let mut seen = 0;
         loop {
             self.decode(&mut share, &mut bytes, max).await?;
             if self.reader.is_done() {
                 break;
             }
-            let earned = Duration::from_secs(bytes.len() as u64 / BODY_RATE_MIN);
-            let deadline = (Instant::now() + BODY_PROGRESS_TIME).min(start + BODY_PROGRESS_TIME + earned);
-            match with_deadline(deadline, fill(self.io, self.input)).await {
-                Ok(Ok(1..)) => {}
+            deadline = body_deadline(deadline, bytes.len() - seen, Instant::now());
+            seen = bytes.len();
+            match with_deadline(deadline, self.receive(&mut bytes)).await {
+                Ok(Ok(1..)) => take_room(&mut share, bytes.len() - seen).await?,
                 Ok(Ok(0) | Err(_)) => return Err(BodyFailure::Gone),
                 Err(_) => {
                     let error = ApiError::new(408, "The request body came too slowly, or not to its end.");
@@ -210,6 +218,20 @@ impl Incoming<'_> {
             }
         }
         Ok((bytes, share))
+    }
+
+    /// Reads from the socket: a body of known length straight into the room made for it, anything else to be decoded.
+    async fn receive(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+        let room = bytes.capacity() - bytes.len();
+        if room == 0 || !self.input.is_empty() || !matches!(self.declared, BodyLength::Length(_)) {
+            return fill(self.io, self.input).await;
+        }
+        let before = bytes.len();
+        let left = usize::try_from(self.reader.announced()).unwrap_or(usize::MAX).min(room);
+        let count = poll_fn(|cx| self.io.poll_read(cx, bytes, left)).await?;
+        // Never more than was announced, so all of it is data.
+        let _ = self.reader.read(bytes.get(before..).unwrap_or_default());
+        Ok(count)
     }
 
     /// Decodes what has been read so far.
@@ -233,11 +255,8 @@ impl Incoming<'_> {
                 return Err(BodyFailure::Refused(too_large(max)));
             }
             if !data.is_empty() {
-                let room = with_deadline(Instant::now() + BODY_MEMORY_WAIT, share.grow(data.len())).await;
-                room.map_err(|_| {
-                    let text = "Too many large requests are in flight; try again in a moment.";
-                    BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
-                })?;
+                take_room(share, data.len()).await?;
+                make_room(bytes, data.len(), self.declared);
                 bytes.extend_from_slice(data);
             }
             if used == 0 {
@@ -296,9 +315,86 @@ impl Incoming<'_> {
     }
 }
 
+/// Takes memory for `more` bytes of a body, waiting for others to end if need be.
+async fn take_room(share: &mut Share, more: usize) -> Result<(), BodyFailure> {
+    if more == 0 {
+        return Ok(());
+    }
+    let room = with_deadline(Instant::now() + BODY_MEMORY_WAIT, share.grow(more)).await;
+    room.map_err(|_| {
+        let text = "Too many large requests are in flight; try again in a moment.";
+        BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
+    })
+}
+
+/// When a body has to go on at the latest, once `count` more bytes of it have come.
+fn body_deadline(deadline: Instant, count: usize, now: Instant) -> Instant {
+    // In microseconds, as a body may come byte by byte.
+    let earned = (count as u64).saturating_mul(1_000_000) / BODY_RATE_MIN;
+    (deadline + Duration::from_micros(earned)).min(now + BODY_PROGRESS_TIME)
+}
+
+/// Makes room for `more` bytes, and for what is announced behind them in proportion to what has come.
+fn make_room(bytes: &mut Vec<u8>, more: usize, declared: BodyLength) {
+    let len = bytes.len() + more;
+    if let BodyLength::Length(length) = declared
+        && len > bytes.capacity()
+    {
+        let announced = usize::try_from(length).unwrap_or(usize::MAX);
+        let room = announced.min(len.saturating_mul(BODY_ROOM_FACTOR)).max(len);
+        bytes.reserve_exact(room - bytes.len());
+    }
+}
+
 fn too_large(max: usize) -> ApiError {
     let text = format!(
         "The request body is larger than this proxy takes ({max} bytes); raise `server.max_body` in its config."
     );
     ApiError::new(413, text).code("request_too_large")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_must_keep_its_pace_whatever_came_before() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let first = start + BODY_PROGRESS_TIME;
+        // A burst buys no more than silence is allowed anyway.
+        assert_eq!(body_deadline(first, 30 * 1024 * 1024, start + second), first + second);
+        assert_eq!(body_deadline(first, 0, start + second), first);
+        // At the slowest pace the deadline stays as far ahead, a byte at a time or not; below it comes nearer.
+        let pace = usize::try_from(BODY_RATE_MIN).unwrap();
+        assert_eq!(body_deadline(first, pace, start + second), first + second);
+        assert!(body_deadline(first, pace - 1, start + second) < first + second);
+        let by_bytes = (0..pace).fold(first, |deadline, _| body_deadline(deadline, 1, start + second));
+        assert!(first + second - by_bytes < Duration::from_millis(2));
+        // One byte every 29 s: over in less than two times the allowed silence.
+        let (mut now, mut deadline) = (start, first);
+        while now < deadline {
+            now += 29 * second;
+            deadline = body_deadline(deadline, 1, now);
+        }
+        assert!(now - start < 2 * BODY_PROGRESS_TIME, "after {:?}", now - start);
+    }
+
+    #[test]
+    fn room_is_made_for_what_came_not_for_what_is_announced() {
+        for (len, more, declared, expected) in [
+            (0, 1, 30_000_000, BODY_ROOM_FACTOR),
+            (0, 65_536, 30_000_000, 65_536 * BODY_ROOM_FACTOR),
+            (0, 65_536, 100_000, 100_000),
+            (65_536, 34_464, 100_000, 100_000),
+            (0, 10, u64::MAX, 10 * BODY_ROOM_FACTOR),
+        ] {
+            let mut bytes = vec![0; len];
+            make_room(&mut bytes, more, BodyLength::Length(declared));
+            assert_eq!(bytes.capacity(), expected, "{more} bytes behind {len} of {declared}");
+        }
+        let mut full = Vec::with_capacity(8);
+        make_room(&mut full, 8, BodyLength::Length(1000));
+        assert_eq!(full.capacity(), 8, "there was room");
+    }
 }

@@ -159,7 +159,7 @@ pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'sta
         match accepted {
             Ok(io) => {
                 let slot = shared.connections.open();
-                let work = connection::serve(Arc::clone(&shared), io, slot);
+                let work = connection::serve(Arc::clone(&shared), slot, io);
                 executor.spawn(unharmed(work)).detach();
             }
             Err(e) if is_peer_fault(&e) => {}

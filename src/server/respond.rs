@@ -2,7 +2,7 @@
 
 use super::date::Civil;
 use crate::dialect::error::ApiError;
-use crate::http::body::LAST_CHUNK;
+use crate::http::body::{CHUNK_END, LAST_CHUNK, push_chunk_size};
 use crate::http::head::{Method, RequestHead, Version, push_header};
 use crate::limits::WRITE_PROGRESS_TIME;
 use crate::net::conn::Plain;
@@ -147,8 +147,8 @@ impl<'a> Responder<'a> {
         if data.is_empty() {
             return write_all(self.io, &[&out]).await;
         }
-        let _ = write!(out, "{:x}\r\n", data.len());
-        write_all(self.io, &[&out, data, b"\r\n"]).await
+        push_chunk_size(&mut out, data.len());
+        write_all(self.io, &[&out, data, CHUNK_END]).await
     }
 
     /// Sends the last piece of a stream and its end.
@@ -160,8 +160,9 @@ impl<'a> Responder<'a> {
         if data.is_empty() {
             return write_all(self.io, &[LAST_CHUNK]).await;
         }
-        let size = format!("{:x}\r\n", data.len());
-        write_all(self.io, &[size.as_bytes(), data, b"\r\n", LAST_CHUNK]).await
+        let mut size = Vec::new();
+        push_chunk_size(&mut size, data.len());
+        write_all(self.io, &[&size, data, CHUNK_END, LAST_CHUNK]).await
     }
 
     fn head(&mut self, status: u16, headers: &[(&'static str, String)]) -> Vec<u8> {

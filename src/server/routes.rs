@@ -6,7 +6,7 @@ use super::respond::{Reply, Responder};
 use crate::config::{Config, ModelRouting};
 use crate::dialect::error::ApiError;
 use crate::http::body::BodyLength;
-use crate::http::head::{Method, RequestHead};
+use crate::http::head::{Method, RequestHead, Version};
 use crate::proxy::{self, State};
 use crate::secret::Secret;
 use serde_json::json;
@@ -72,10 +72,10 @@ pub async fn serve(
         return chat(shared, state, head, incoming, out).await;
     }
     if !incoming.is_read() {
-        // A GET with a body: what it means is nobody's business, but it has to be read before the next request.
-        match incoming.body(shared, state.config.server.max_body, head.expect_continue).await {
-            Ok(_) => {}
-            Err(failure) => return refuse_body(failure, incoming, out).await,
+        // A GET with a body: what it means is nobody's business, but it has to be read before the next request, and
+        // a large one is not worth its memory.
+        if !incoming.discard_small(shared, head.expect_continue).await {
+            out.close_after();
         }
     }
     let reply = match route {
@@ -174,15 +174,17 @@ fn refuse(config: &Config, head: &RequestHead, route: &Route<'_>) -> Option<Repl
         let text = format!("{} is not allowed here; use {allow}.", head.method.as_str());
         return Some(Reply::error(&ApiError::new(405, text)).header("allow", allow));
     }
-    if head.headers.get("expect").is_some() && !head.expect_continue {
+    // Without meaning in HTTP/1.0, and to be ignored there (RFC 9110 §10.1.1).
+    if head.version == Version::Http11 && head.headers.get("expect").is_some() && !head.expect_continue {
         return Some(Reply::error(&ApiError::new(417, "Only `Expect: 100-continue` is understood.")));
     }
-    refuse_content(head, route)
+    refuse_content(config, head, route)
 }
 
 /// Content that cannot be JSON. Forms and plain text are refused although they might hold it: a browser sends them
-/// for any web page without asking, and so could spend the owner's quota.
-fn refuse_content(head: &RequestHead, route: &Route<'_>) -> Option<Reply> {
+/// for any web page without asking, and so could spend the owner's quota. It does the same with no type at all, as
+/// a `Blob` has none; clients that are no web page have no `Origin`.
+fn refuse_content(config: &Config, head: &RequestHead, route: &Route<'_>) -> Option<Reply> {
     if *route != Route::Chat {
         return None;
     }
@@ -193,19 +195,23 @@ fn refuse_content(head: &RequestHead, route: &Route<'_>) -> Option<Reply> {
         )));
     }
     let unsupported = |text: String| Some(Reply::error(&ApiError::new(415, text)));
-    match head.headers.get_str("content-type") {
-        Some(given) if !is_json(given) => {
+    let text = |name| head.headers.get(name).map(String::from_utf8_lossy);
+    match text("content-type") {
+        Some(given) if !is_json(&given) => {
             return unsupported(format!(
                 "The content type must be application/json, not {}.",
-                printable(given)
+                printable(&given)
             ));
+        }
+        None if head.headers.get("origin").is_some() && cors_origin(config, head).is_none() => {
+            return unsupported("A web page must send the content type application/json.".into());
         }
         _ => {}
     }
-    match head.headers.get_str("content-encoding") {
+    match text("content-encoding") {
         Some(given) if !given.eq_ignore_ascii_case("identity") => unsupported(format!(
             "Content-Encoding {} is not supported: send the body as it is.",
-            printable(given)
+            printable(&given)
         )),
         _ => None,
     }

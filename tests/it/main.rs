@@ -8,13 +8,24 @@
 mod harness;
 
 mod bad_requests;
+mod base_url;
 mod benches;
 mod cuts;
 mod failover;
 mod hostile;
+mod keep_alive;
 mod leaving;
+mod limits;
+mod outbound;
 mod pass_through;
+mod pool;
 mod process;
+mod quoting;
+mod reload;
+mod shapes;
+mod signals;
 mod surface;
 mod tls;
 mod total_failure;
+mod unix_socket;
+mod web_page;

@@ -224,6 +224,20 @@ impl Proxy {
         if let Some(yaml) = yaml {
             command.arg("--config").arg(dir.write("config.yaml", yaml));
         }
+        Self::launch(dir, command, env)
+    }
+
+    /// With a config file that the program has to find by itself.
+    #[track_caller]
+    pub fn start_beside(yaml: &str) -> Self {
+        let dir = TempDir::new();
+        dir.write("config.yaml", yaml);
+        let command = command(dir.path());
+        Self::launch(dir, command, &[])
+    }
+
+    #[track_caller]
+    fn launch(dir: TempDir, mut command: Command, env: &[(String, String)]) -> Self {
         command.args(["--host", "127.0.0.1", "--port", "0", "--log-level", "debug"]);
         command.envs(env.iter().map(|(n, v)| (n, v)));
         let mut child =
@@ -342,6 +356,12 @@ impl Proxy {
     /// SIGHUP, after the config file was replaced.
     pub fn reload(&self, yaml: &str) {
         self.dir.write("config.yaml", yaml);
+        self.signal(Signal::HUP);
+    }
+
+    /// SIGHUP, after the config file was removed.
+    pub fn reload_without_file(&self) {
+        fs::remove_file(self.dir.path().join("config.yaml")).unwrap();
         self.signal(Signal::HUP);
     }
 

@@ -1,0 +1,441 @@
+//! Reading the top level of a JSON object without parsing what is below it.
+//!
+//! The whole text is checked against the grammar (RFC 8259) and for UTF-8, once, at a few bytes a cycle: request
+//! bodies are hundreds of kilobytes of strings, and nobody here needs what is in them. Not recursive, so nesting
+//! costs a bit of memory a level and no stack.
+
+use super::splice::is_space;
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+/// One member of the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// The key, its escapes decoded.
+    pub key: Cow<'a, str>,
+    /// Where the value stands, white space around it left out.
+    pub value: Range<usize>,
+}
+
+/// Why a text is not a JSON object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed {
+    /// What was found or missing.
+    pub what: &'static str,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in bytes, from 1.
+    pub column: usize,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (line {}, column {})", self.what, self.line, self.column)
+    }
+}
+
+/// The members of the object that `text` is, in order; duplicates included.
+///
+/// # Errors
+/// The first place at which the text is no JSON object.
+pub fn members(text: &[u8]) -> Result<Vec<Member<'_>>, Malformed> {
+    let mut scan = Scan { text, at: 0 };
+    scan.object().map_err(|what| {
+        let before = text.get(..scan.at).unwrap_or(text);
+        let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|&&b| b != b'\n').count() + 1;
+        Malformed { what, line, column }
+    })
+}
+
+struct Scan<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+type Step<T> = Result<T, &'static str>;
+
+impl<'a> Scan<'a> {
+    fn object(&mut self) -> Step<Vec<Member<'a>>> {
+        let mut members = Vec::new();
+        self.space();
+        self.take(b'{', "it must be a JSON object")?;
+        self.space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+        } else {
+            loop {
+                let key = decoded(self.text.get(self.key()?).unwrap_or_default());
+                self.space();
+                let start = self.at;
+                self.value()?;
+                members.push(Member { key, value: start..self.at });
+                self.space();
+                match self.peek() {
+                    Some(b',') => self.at += 1,
+                    Some(b'}') => break self.at += 1,
+                    _ => return Err("expected `,` or `}`"),
+                }
+                self.space();
+            }
+        }
+        self.space();
+        if self.at == self.text.len() { Ok(members) } else { Err("something follows the object") }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        while self.peek().is_some_and(|b| is_space(b.into())) {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, byte: u8, what: &'static str) -> Step<()> {
+        if self.peek() != Some(byte) {
+            return Err(what);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// A key and its colon; where the key stands, quotes included.
+    fn key(&mut self) -> Step<Range<usize>> {
+        let start = self.at;
+        self.string("expected a key in double quotes")?;
+        let end = self.at;
+        self.space();
+        self.take(b':', "expected `:`")?;
+        Ok(start..end)
+    }
+
+    /// Any value, with everything in it.
+    fn value(&mut self) -> Step<()> {
+        let mut open = Nesting::default();
+        loop {
+            self.space();
+            match self.peek() {
+                Some(b'{') => {
+                    self.at += 1;
+                    self.space();
+                    open.push(true);
+                    if self.peek() != Some(b'}') {
+                        self.key()?;
+                        continue;
+                    }
+                }
+                Some(b'[') => {
+                    self.at += 1;
+                    self.space();
+                    open.push(false);
+                    if self.peek() != Some(b']') {
+                        continue;
+                    }
+                }
+                Some(b'"') => self.string("expected a string")?,
+                Some(b't') => self.word(b"true")?,
+                Some(b'f') => self.word(b"false")?,
+                Some(b'n') => self.word(b"null")?,
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(_) => return Err("expected a value"),
+                None => return Err("it ends too early"),
+            }
+            if !self.close(&mut open)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Behind a value: closes what ends here. `true` if another value follows.
+    fn close(&mut self, open: &mut Nesting) -> Step<bool> {
+        while let Some(object) = open.top() {
+            self.space();
+            match (self.peek(), object) {
+                (Some(b','), _) => {
+                    self.at += 1;
+                    if object {
+                        self.space();
+                        self.key()?;
+                    }
+                    return Ok(true);
+                }
+                (Some(b'}'), true) | (Some(b']'), false) => {
+                    self.at += 1;
+                    open.pop();
+                }
+                (None, _) => return Err("it ends too early"),
+                (_, true) => return Err("expected `,` or `}`"),
+                (_, false) => return Err("expected `,` or `]`"),
+            }
+        }
+        Ok(false)
+    }
+
+    fn word(&mut self, word: &[u8]) -> Step<()> {
+        if !self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+            return Err("expected a value");
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn number(&mut self) -> Step<()> {
+        const BAD: &str = "malformed number";
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            _ => self.digits(BAD)?,
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits(BAD)?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits(BAD)?;
+        }
+        // `01`: the digit would be taken for what follows the number.
+        if self.peek().is_some_and(|b| b.is_ascii_digit()) { Err(BAD) } else { Ok(()) }
+    }
+
+    fn digits(&mut self, what: &'static str) -> Step<()> {
+        let start = self.at;
+        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at > start { Ok(()) } else { Err(what) }
+    }
+
+    fn string(&mut self, what: &'static str) -> Step<()> {
+        self.take(b'"', what)?;
+        loop {
+            self.at += plain(self.text.get(self.at..).unwrap_or_default());
+            match self.peek() {
+                Some(b'"') => break self.at += 1,
+                Some(b'\\') => self.escape()?,
+                Some(0x80..) => self.beyond_ascii()?,
+                Some(..0x20) => return Err("a control character in a string; write it as an escape"),
+                // Plain bytes at the end of the text, too few for a word.
+                Some(_) => self.at += 1,
+                None => return Err("a string that does not end"),
+            }
+        }
+        Ok(())
+    }
+
+    /// One character of two to four bytes (RFC 3629 §4).
+    fn beyond_ascii(&mut self) -> Step<()> {
+        const BAD: &str = "a byte that is not UTF-8";
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let (second, len) = match rest.first() {
+            Some(0xc2..=0xdf) => (0x80..=0xbf, 2),
+            Some(0xe0) => (0xa0..=0xbf, 3),
+            Some(0xed) => (0x80..=0x9f, 3),
+            Some(0xe1..=0xef) => (0x80..=0xbf, 3),
+            Some(0xf0) => (0x90..=0xbf, 4),
+            Some(0xf1..=0xf3) => (0x80..=0xbf, 4),
+            Some(0xf4) => (0x80..=0x8f, 4),
+            _ => return Err(BAD),
+        };
+        let follows = |at: usize| rest.get(at).is_some_and(|b| (0x80..=0xbf).contains(b));
+        if !rest.get(1).is_some_and(|b| second.contains(b)) || !(2..len).all(follows) {
+            return Err(BAD);
+        }
+        self.at += len;
+        Ok(())
+    }
+
+    fn escape(&mut self) -> Step<()> {
+        const BAD: &str = "an unknown escape in a string";
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'u') => {
+                let digits = self.text.get(self.at + 1..self.at + 5).ok_or(BAD)?;
+                if !digits.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(BAD);
+                }
+                self.at += 5;
+            }
+            _ => return Err(BAD),
+        }
+        Ok(())
+    }
+}
+
+/// The text of a key. Half a surrogate pair is good grammar and no text: such a key is none of ours.
+fn decoded(raw: &[u8]) -> Cow<'_, str> {
+    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+    match std::str::from_utf8(inner) {
+        Ok(text) if !inner.contains(&b'\\') => Cow::Borrowed(text),
+        _ => Cow::Owned(serde_json::from_slice(raw).unwrap_or_default()),
+    }
+}
+
+/// How many bytes at the front are plain ASCII text of a string, looked at eight at a time; the last few are left
+/// to the caller.
+fn plain(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGHS: u64 = ONES << 7;
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let (words, _) = text.as_chunks::<8>();
+    for (count, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of each byte that is `"`, `\\`, below 0x20 or beyond ASCII; false ones only behind a true one.
+        let quote = has_zero(word ^ (ONES * 0x22));
+        let backslash = has_zero(word ^ (ONES * 0x5c));
+        let control = word.wrapping_sub(ONES * 0x20);
+        let special = (quote | backslash | control | word) & HIGHS;
+        if special != 0 {
+            return count * 8 + special.trailing_zeros() as usize / 8;
+        }
+    }
+    words.len() * 8
+}
+
+/// Which brackets are open: one bit for each, set for an object.
+#[derive(Default)]
+struct Nesting {
+    bits: Vec<u64>,
+    depth: usize,
+}
+
+impl Nesting {
+    fn push(&mut self, object: bool) {
+        let (word, bit) = (self.depth / 64, self.depth % 64);
+        if word == self.bits.len() {
+            self.bits.push(0);
+        }
+        if let Some(bits) = self.bits.get_mut(word) {
+            *bits = *bits & !(1 << bit) | u64::from(object) << bit;
+        }
+        self.depth += 1;
+    }
+
+    fn pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn top(&self) -> Option<bool> {
+        let last = self.depth.checked_sub(1)?;
+        self.bits.get(last / 64).map(|bits| bits >> (last % 64) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans(text: &str) -> Result<Vec<(String, &str)>, Malformed> {
+        let found = members(text.as_bytes())?;
+        Ok(found.into_iter().map(|member| (member.key.into_owned(), &text[member.value])).collect())
+    }
+
+    #[test]
+    fn members_are_found_with_the_span_of_their_value() {
+        let text = " {\"a\" : [1, {\"b\":\"}\"}] ,\n\"\\u0061\":-0.5e+3,\"\":\"x\\\"\\\\\", \"l\":null } ";
+        assert_eq!(
+            spans(text).unwrap(),
+            [
+                ("a".to_owned(), r#"[1, {"b":"}"}]"#),
+                ("a".to_owned(), "-0.5e+3"),
+                (String::new(), r#""x\"\\""#),
+                ("l".to_owned(), "null")
+            ]
+        );
+        assert_eq!(spans("{ }").unwrap(), []);
+    }
+
+    #[test]
+    fn the_first_fault_is_named_with_its_place() {
+        for (text, what, column) in [
+            ("", "it must be a JSON object", 1),
+            ("[]", "it must be a JSON object", 1),
+            ("{", "expected a key in double quotes", 2),
+            ("{\"a\"", "expected `:`", 5),
+            ("{\"a\":", "it ends too early", 6),
+            ("{\"a\":1", "expected `,` or `}`", 7),
+            ("{\"a\":1,}", "expected a key in double quotes", 8),
+            ("{\"a\":[1,]}", "expected a value", 9),
+            ("{\"a\":[1}", "expected `,` or `]`", 8),
+            ("{\"a\":{\"b\":1]}", "expected `,` or `}`", 12),
+            ("{\"a\":[", "it ends too early", 7),
+            ("{\"a\":01}", "malformed number", 7),
+            ("{\"a\":1.}", "malformed number", 8),
+            ("{\"a\":-}", "malformed number", 7),
+            ("{\"a\":tru}", "expected a value", 6),
+            ("{\"a\":\"x", "a string that does not end", 8),
+            ("{\"a\":\"\\x\"}", "an unknown escape in a string", 8),
+            ("{\"a\":\"\\u12g4\"}", "an unknown escape in a string", 8),
+            ("{\"a\":\"\n\"}", "a control character in a string; write it as an escape", 7),
+            ("{} x", "something follows the object", 4),
+            ("{'a':1}", "expected a key in double quotes", 2),
+            ("{a:1}", "expected a key in double quotes", 2),
+        ] {
+            assert_eq!(spans(text), Err(Malformed { what, line: 1, column }), "{text}");
+        }
+        assert_eq!(spans("{\n\"a\":\n x}").unwrap_err().to_string(), "expected a value (line 3, column 2)");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_wherever_they_stand() {
+        for filler in 0..70 {
+            let mut text = format!("{{\"a\":\"{}é", "x".repeat(filler)).into_bytes();
+            let at = text.len();
+            text.push(0xff);
+            text.extend_from_slice(b"yyy\"}");
+            let error = members(&text).unwrap_err();
+            assert_eq!((error.what, error.column), ("a byte that is not UTF-8", at + 1), "{filler}");
+        }
+        assert!(members(b"{\xff}").is_err());
+    }
+
+    #[test]
+    fn it_agrees_with_another_parser() {
+        let texts = [
+            r#"{"a":[[],{},[{}],"",0,-1,1e5,1E-5,0.1,true,false,null,{"b":{"c":[1,2,3]}}]}"#,
+            r#"{"long":"0123456789abcdef0123456789abcdef0123456789abcdef\n\u00e9\ud83d\ude00é日本語","b":"\\"}"#,
+            "{\"a\" :\t1 ,\r\n \"b\":[ ] , \"c\" : { } }",
+        ];
+        for text in texts {
+            // Every cut, and every byte replaced by others, is judged alike.
+            for cut in 0..=text.len() {
+                check_alike(&text.as_bytes()[..cut]);
+            }
+            for at in 0..text.len() {
+                for byte in
+                    [b'"', b'\\', b'{', b'}', b'[', b']', b',', b':', b'0', b'x', b' ', b'\n', 0xff, 0x1f]
+                {
+                    let mut changed = text.as_bytes().to_vec();
+                    changed[at] = byte;
+                    check_alike(&changed);
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check_alike(text: &[u8]) {
+        let object = |text: &str| {
+            text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+        };
+        let expected = std::str::from_utf8(text).is_ok_and(object);
+        assert_eq!(members(text).is_ok(), expected, "{}", String::from_utf8_lossy(text));
+    }
+
+    #[test]
+    fn nesting_costs_no_stack() {
+        let deep = format!("{{\"a\":{}{}}}", "[{\"b\":".repeat(100_000), "}]".repeat(100_000));
+        assert_eq!(members(deep.as_bytes()).unwrap_err().what, "expected a value");
+        let deep = format!("{{\"a\":{}1{}}}", "[{\"b\":".repeat(100_000), "}]".repeat(100_000));
+        assert_eq!(members(deep.as_bytes()).unwrap().len(), 1);
+    }
+}
