@@ -157,7 +157,7 @@ fn usage_switch(
 }
 
 /// A parser error for the client: what and where, without the words of the library for our types.
-fn describe(error: &serde_json::Error) -> Cow<'static, str> {
+pub(super) fn describe(error: &serde_json::Error) -> Cow<'static, str> {
     let place = format!("line {}, column {}", error.line(), error.column());
     let text = error.to_string();
     if text.starts_with("duplicate field") {

@@ -4,4 +4,5 @@ pub mod chat;
 pub mod chat_stream;
 pub mod error;
 pub mod model;
+pub mod request;
 pub mod splice;
