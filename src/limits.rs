@@ -162,3 +162,12 @@ pub const THREADS_MAX: u64 = 64;
 pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Default of `extra.default_max_tokens`: Anthropic's protocol has no "as much as you like".
 pub const DEFAULT_MAX_TOKENS: u32 = 4096;
+
+// --- Translation --------------------------------------------------------------------------------------------
+
+/// Names of left-out parameters and parts kept for the debug line of one request.
+pub const DROPPED_NAMES_MAX: usize = 32;
+/// Each of them: it may be the client's text.
+pub const DROPPED_NAME_BYTES_MAX: usize = 64;
+/// A tool's name as all providers take it (openai-chat §3, anthropic-messages §4).
+pub const TOOL_NAME_BYTES_MAX: usize = 64;

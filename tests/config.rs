@@ -228,6 +228,8 @@ fn every_key_arrives() {
         developer_role: true,
         n: true,
         drop_params: vec!["seed".to_owned(), "top_k".to_owned()],
+        // Not in the file.
+        written: first.quirks.written,
     };
     assert_eq!(first.quirks, quirks);
     let deepseek = http(first);

@@ -145,7 +145,7 @@ fn parts_know_only_what_is_below_them() {
         ("url", &[]),
         ("cli", &[]),
         ("http", &[]),
-        ("dialect", &[]),
+        ("dialect", &["provider"]),
         ("provider", &[]),
         ("net", &["http"]),
         ("route", &["provider"]),

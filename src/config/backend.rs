@@ -324,5 +324,6 @@ fn quirks(item: &Item<'_>, preset: Quirks) -> Result<Quirks, Problem> {
         developer_role: flag("developer_role", preset.developer_role)?,
         n: flag("n", preset.n)?,
         drop_params: if dropped.is_null() { preset.drop_params } else { drop_params },
+        written: preset.written,
     })
 }

@@ -5,4 +5,5 @@ pub mod chat_stream;
 pub mod error;
 pub mod model;
 pub mod skim;
+pub mod request;
 pub mod splice;

@@ -16,6 +16,234 @@ pub struct Quirks {
     pub n: bool,
     /// Top-level parameters to leave out, because they bring a 400 or 422.
     pub drop_params: Vec<String>,
+    /// How a request looks that we write.
+    pub written: Written,
+}
+
+/// What a request must look like that is translated and not passed through; there the client takes care of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Ids of tool calls.
+    pub tool_ids: ToolIds,
+    /// Values of `tool_choice` that are understood.
+    pub tool_choice: ToolChoices,
+    /// Several calls in one answer are refused unless `parallel_tool_calls` is false.
+    pub single_calls: bool,
+    /// `strict` in tools is understood.
+    pub strict: bool,
+    /// Words to leave out of JSON schemas; `const` becomes an `enum`.
+    pub schema_drop: &'static [&'static str],
+    /// `content` beside tool calls may be null; if not, it is `""`.
+    pub null_content: bool,
+    /// Where reasoning has to come back beside tool calls.
+    pub reasoning_echo: Option<&'static str>,
+    /// Words that `reasoning_effort` knows, ascending; none: it is not sent.
+    pub efforts: &'static [&'static str],
+    /// Gemini's thought signatures have to come back with tool calls.
+    pub thought_signatures: bool,
+    /// A user message may follow a tool message.
+    pub user_after_tool: bool,
+    /// `file` parts are understood.
+    pub files: bool,
+    /// `top_k` is understood.
+    pub top_k: bool,
+    /// Most stop sequences.
+    pub stop_max: usize,
+    /// `response_format` knows `json_schema`.
+    pub json_schema: bool,
+    /// Parameters under another name.
+    pub renamed: &'static [(&'static str, &'static str)],
+    /// The flag of a last assistant message that is to be continued.
+    pub prefill: Option<&'static str>,
+    /// Sent if the client gives no output limit.
+    pub max_tokens_default: Option<u32>,
+    /// Most that is sent.
+    pub max_tokens_cap: Option<u32>,
+    /// The same for Anthropic's protocol.
+    pub messages: Messages,
+}
+
+/// What a model takes in Anthropic's protocol (anthropic-messages §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Messages {
+    /// `thinking.type` is `adaptive` with `output_config.effort`; if not, `enabled` with a budget.
+    pub adaptive: bool,
+    /// `thinking` is understood at all.
+    pub thinking: bool,
+    /// `effort` knows `xhigh`.
+    pub xhigh: bool,
+    /// `temperature`, `top_p` and `top_k` are taken.
+    pub sampling: bool,
+    /// The last message may be the assistant's.
+    pub prefill: bool,
+    /// `output_config.format` is understood.
+    pub format: bool,
+}
+
+/// What ids of tool calls a provider takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolIds {
+    /// Any text.
+    Any,
+    /// `[A-Za-z0-9_-]{1,64}`.
+    Plain,
+    /// Nine letters or digits (Mistral).
+    Nine,
+}
+
+/// What values of `tool_choice` a provider takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ToolChoices {
+    /// `auto` only.
+    Auto,
+    /// `auto` and `none`.
+    AutoNone,
+    /// All of them.
+    All,
+}
+
+/// What nearly everyone takes.
+const COMMON: Written = Written {
+    tool_ids: ToolIds::Any,
+    tool_choice: ToolChoices::All,
+    single_calls: false,
+    strict: false,
+    schema_drop: &[],
+    null_content: true,
+    reasoning_echo: None,
+    efforts: &[],
+    thought_signatures: false,
+    user_after_tool: true,
+    files: false,
+    top_k: false,
+    stop_max: 4,
+    json_schema: true,
+    renamed: &[],
+    prefill: None,
+    max_tokens_default: None,
+    max_tokens_cap: None,
+    messages: Messages {
+        adaptive: false,
+        thinking: true,
+        xhigh: false,
+        sampling: true,
+        prefill: true,
+        format: false,
+    },
+};
+
+/// The words that models with open weights were trained on.
+const THREE: &[&str] = &["low", "medium", "high"];
+
+/// How requests are written for `name` (a preset without its region; empty: unknown) and `model`.
+fn written(name: &str, model: &str) -> Written {
+    let family = model.rsplit('/').next().unwrap_or(model);
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| family.starts_with(prefix));
+    let common = Written { messages: messages(family), ..COMMON };
+    let open_weights = if family.starts_with("gpt-oss") { THREE } else { &[] };
+    match name {
+        "openai" => Written {
+            tool_ids: ToolIds::Plain,
+            strict: true,
+            files: true,
+            // Other models refuse the parameter.
+            efforts: if starts(&["gpt-5", "gpt-6"]) {
+                &["minimal", "low", "medium", "high"]
+            } else if starts(&["o1", "o3", "o4"]) {
+                THREE
+            } else {
+                &[]
+            },
+            ..common
+        },
+        "gemini" => Written {
+            thought_signatures: true,
+            schema_drop: &[
+                "$schema",
+                "$id",
+                "$comment",
+                "additionalProperties",
+                "uniqueItems",
+                "propertyNames",
+            ],
+            efforts: if starts(&["gemini-2.5"]) {
+                THREE
+            } else if starts(&["gemini-3"]) {
+                &["low", "high"]
+            } else {
+                &[]
+            },
+            ..common
+        },
+        "groq" | "sambanova" | "together" | "fireworks" | "deepinfra" | "ollama" => {
+            Written { efforts: open_weights, ..common }
+        }
+        "cerebras" => Written {
+            efforts: open_weights,
+            // It reserves the whole value against the minute's quota, 16384 if there is none.
+            max_tokens_default: Some(4096),
+            max_tokens_cap: Some(16384),
+            ..common
+        },
+        "mistral" | "codestral" => Written {
+            tool_ids: ToolIds::Nine,
+            user_after_tool: false,
+            renamed: &[("seed", "random_seed")],
+            prefill: Some("prefix"),
+            ..common
+        },
+        "cohere" => Written { schema_drop: &["$schema", "additionalProperties"], ..common },
+        // The default limit of many models is 256.
+        "cloudflare" => Written { null_content: false, max_tokens_default: Some(8192), ..common },
+        "openrouter" => Written {
+            strict: true,
+            files: true,
+            top_k: true,
+            efforts: &["none", "minimal", "low", "medium", "high", "xhigh"],
+            ..common
+        },
+        "grok" if starts(&["grok-3-mini"]) => Written { efforts: &["low", "high"], ..common },
+        "deepseek" => Written {
+            reasoning_echo: Some("reasoning_content"),
+            json_schema: false,
+            efforts: &["low", "high", "max"],
+            ..common
+        },
+        "moonshot" => Written {
+            reasoning_echo: Some("reasoning_content"),
+            prefill: Some("partial"),
+            tool_choice: if starts(&["kimi-k2"]) { ToolChoices::AutoNone } else { ToolChoices::All },
+            efforts: if starts(&["kimi-k3"]) { &["low", "high", "max"] } else { &[] },
+            ..common
+        },
+        "zai" => Written { tool_choice: ToolChoices::Auto, ..common },
+        "minimax" => Written { tool_choice: ToolChoices::Auto, json_schema: false, ..common },
+        "nvidia" => Written { single_calls: true, ..common },
+        "llamacpp" | "vllm" | "lmstudio" => Written { top_k: true, ..common },
+        _ => common,
+    }
+}
+
+/// By the version in a Claude model's name (`claude-3-7-sonnet-…`, `claude-opus-4-8`); one without is the newest.
+/// Other models in Anthropic's protocol get what it began with.
+fn messages(family: &str) -> Messages {
+    let Some(claude) = family.strip_prefix("claude") else { return COMMON.messages };
+    let mut numbers = claude
+        .split(['-', '.', '@', '_'])
+        .filter(|word| (1..=2).contains(&word.len()))
+        .filter_map(|word| word.parse::<u8>().ok());
+    let version = match (numbers.next(), numbers.next()) {
+        (Some(major), minor) => (major, minor.unwrap_or(0)),
+        _ => (u8::MAX, 0),
+    };
+    Messages {
+        thinking: version >= (3, 7),
+        adaptive: version >= (4, 6),
+        xhigh: version >= (4, 7),
+        sampling: version < (4, 7),
+        prefill: version < (4, 6),
+        format: version >= (4, 5),
+    }
 }
 
 /// Parameters of OpenAI's own service, unknown to nearly everyone else.
@@ -103,6 +331,7 @@ impl Quirks {
                 developer_role: true,
                 n: true,
                 drop_params: Vec::new(),
+                written: written(name, model),
             };
         }
         let row = TABLE.iter().find(|row| row.names.contains(&name));
@@ -116,6 +345,7 @@ impl Quirks {
             developer_role: row.is_some_and(|row| row.developer_role),
             n: row.is_some_and(|row| row.n),
             drop_params: [common, own, fixed].concat().into_iter().map(str::to_owned).collect(),
+            written: written(name, model),
         }
     }
 }
@@ -160,6 +390,34 @@ mod tests {
                 &["store", "reasoning_effort"],
                 &["temperature", "tools"],
             );
+        }
+    }
+
+    #[test]
+    fn requests_are_written_for_the_model() {
+        let of = |preset, model| Quirks::of(Some(preset), model).written;
+        assert_eq!(of("groq", "openai/gpt-oss-120b").efforts, THREE);
+        assert_eq!(of("groq", "llama-3.3-70b-versatile").efforts, [""; 0]);
+        assert_eq!(of("openai", "gpt-4.1").efforts, [""; 0]);
+        assert_eq!(of("mistral", "m").tool_ids, ToolIds::Nine);
+        assert_eq!(of("moonshot", "kimi-k2-thinking").tool_choice, ToolChoices::AutoNone);
+        assert_eq!(Quirks::of(None, "m").written, COMMON);
+        // thinking, adaptive, xhigh, sampling, prefill, format
+        for (model, expected) in [
+            ("claude-3-5-haiku-20241022", [false, false, false, true, true, false]),
+            ("claude-3-7-sonnet-20250219", [true, false, false, true, true, false]),
+            ("claude-opus-4-20250514", [true, false, false, true, true, false]),
+            ("claude-sonnet-4-5-20250929", [true, false, false, true, true, true]),
+            ("anthropic/claude-opus-4.6", [true, true, false, true, false, true]),
+            ("claude-opus-4-8", [true, true, true, false, false, true]),
+            ("claude-opus-5", [true, true, true, false, false, true]),
+            ("claude-latest", [true, true, true, false, false, true]),
+            ("glm-4.6", [true, false, false, true, true, false]),
+        ] {
+            let found = of("anthropic", model).messages;
+            let found =
+                [found.thinking, found.adaptive, found.xhigh, found.sampling, found.prefill, found.format];
+            assert_eq!(found, expected, "{model}");
         }
     }
 

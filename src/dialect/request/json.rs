@@ -1,0 +1,219 @@
+//! Writing JSON text, and looking at JSON text without a tree. Knows no protocol.
+
+use super::super::splice::is_space;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// The empty parameter list: a tool that takes nothing.
+pub(super) const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
+
+/// Appends `text` as a JSON string.
+pub(super) fn push_string(out: &mut String, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push('"');
+    push_inside(out, text);
+    out.push('"');
+}
+
+/// The same without the quotes, for a string put together from several texts.
+pub(super) fn push_inside(out: &mut String, text: &str) {
+    let mut rest = text;
+    // All bytes looked for are ASCII, so every cut is a character boundary.
+    while let Some(at) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
+        let (plain, after) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = after.chars();
+        match chars.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(control) => out.push_str(&format!("\\u{:04x}", u32::from(control))),
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+}
+
+/// An object under construction: members in the order they are added.
+pub(super) struct Members<'o> {
+    out: &'o mut String,
+    empty: bool,
+}
+
+impl<'o> Members<'o> {
+    /// Opens an object.
+    pub(super) fn open(out: &'o mut String) -> Self {
+        out.push('{');
+        Self { out, empty: true }
+    }
+
+    /// A key; its value is to be appended to what comes back.
+    pub(super) fn key(&mut self, key: &str) -> &mut String {
+        if !self.empty {
+            self.out.push(',');
+        }
+        self.empty = false;
+        push_string(self.out, key);
+        self.out.push(':');
+        self.out
+    }
+
+    /// For the rest of a value that is written piece by piece.
+    pub(super) fn more(&mut self) -> &mut String {
+        self.out
+    }
+
+    pub(super) fn text(&mut self, key: &str, text: &str) {
+        push_string(self.key(key), text);
+    }
+
+    /// A member whose value is JSON already.
+    pub(super) fn raw(&mut self, key: &str, json: &str) {
+        self.key(key).push_str(json);
+    }
+
+    pub(super) fn close(self) {
+        self.out.push('}');
+    }
+}
+
+/// Whether `text` is one JSON object and nothing else.
+pub(super) fn is_object(text: &str) -> bool {
+    text.trim_start_matches(is_space).starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// JSON without the white space between its tokens; `text` must be JSON.
+pub(super) fn compact(text: &str) -> Cow<'_, str> {
+    let mut out: Option<String> = None;
+    let (mut in_string, mut escaped, mut kept) = (false, false, 0);
+    for (at, byte) in text.bytes().enumerate() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if byte == b'"' {
+            in_string = true;
+        } else if is_space(char::from(byte)) {
+            // Both ends lie beside an ASCII byte: a character boundary.
+            out.get_or_insert_with(|| String::with_capacity(text.len()))
+                .push_str(text.get(kept..at).unwrap_or_default());
+            kept = at + 1;
+        }
+    }
+    match out {
+        None => Cow::Borrowed(text),
+        Some(mut out) => {
+            out.push_str(text.get(kept..).unwrap_or_default());
+            Cow::Owned(out)
+        }
+    }
+}
+
+/// A call's arguments as an object (translation §5): models and clients put many other things there.
+pub(super) fn arguments(text: Cow<'_, str>) -> Cow<'_, str> {
+    if is_object(&text) {
+        return text;
+    }
+    let inner = without_fence(text.trim());
+    if inner.is_empty() || inner == "null" {
+        return Cow::Borrowed("{}");
+    }
+    if is_object(inner) {
+        return Cow::Owned(inner.to_owned());
+    }
+    if let Ok(unwrapped) = serde_json::from_str::<String>(inner)
+        && is_object(&unwrapped)
+    {
+        return Cow::Owned(unwrapped);
+    }
+    let mut out = String::with_capacity(inner.len() + 16);
+    let mut members = Members::open(&mut out);
+    match serde_json::from_str::<&RawValue>(inner) {
+        Ok(value) => members.raw("value", value.get()),
+        Err(_) => members.text("_raw", &text),
+    }
+    members.close();
+    Cow::Owned(out)
+}
+
+/// What stands inside a Markdown code fence, if the text is one.
+fn without_fence(text: &str) -> &str {
+    let inner = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    inner.map_or(text, |rest| rest.trim_start_matches(|c: char| c.is_ascii_alphabetic()).trim())
+}
+
+/// A schema that says `"type":"object"`, as Anthropic insists on one.
+pub(super) fn object_schema(schema: &str) -> Cow<'_, str> {
+    #[derive(Deserialize)]
+    struct Top<'a> {
+        #[serde(borrow, default)]
+        r#type: Option<&'a RawValue>,
+    }
+    let inside = schema.trim_matches(is_space).strip_prefix('{');
+    match (serde_json::from_str::<Top>(schema), inside) {
+        (Ok(Top { r#type: None }), Some(inside)) => {
+            let comma = if inside.trim_start_matches(is_space).starts_with('}') { "" } else { "," };
+            Cow::Owned(format!("{{\"type\":\"object\"{comma}{inside}"))
+        }
+        _ => Cow::Borrowed(schema),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_what_serde_reads_back() {
+        for text in ["", "plain", "a\"b\\c", "\n\r\t\u{1}\u{1f}\u{7f}", "é\"ü\u{2028}🦀\\"] {
+            let mut out = String::new();
+            push_string(&mut out, text);
+            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text, "{out}");
+        }
+    }
+
+    #[test]
+    fn arguments_become_an_object() {
+        for (text, expected) in [
+            ("", "{}"),
+            ("  ", "{}"),
+            ("null", "{}"),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+            (r#" {"a": 1}"#, r#" {"a": 1}"#),
+            ("```json\n{\"a\":1}\n```", r#"{"a":1}"#),
+            (r#""{\"a\":1}""#, r#"{"a":1}"#),
+            ("[1]", r#"{"value":[1]}"#),
+            ("\"x\"", r#"{"value":"x"}"#),
+            ("{\"a\":", r#"{"_raw":"{\"a\":"}"#),
+            ("```", r#"{"_raw":"```"}"#),
+            ("{\"a\":1} {}", r#"{"_raw":"{\"a\":1} {}"}"#),
+        ] {
+            assert_eq!(arguments(text.into()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn compacting_spares_strings() {
+        for (text, expected) in [
+            ("{}", "{}"),
+            ("{ \"a\" : [ 1,\n2 ] }", "{\"a\":[1,2]}"),
+            (r#"{"a b": "c \" d\\" }"#, r#"{"a b":"c \" d\\"}"#),
+        ] {
+            assert_eq!(compact(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_schema_gets_its_type() {
+        for (schema, expected) in [
+            ("{}", r#"{"type":"object"}"#),
+            (r#"{"type":"object"}"#, r#"{"type":"object"}"#),
+            (r#" {"properties":{}}"#, r#"{"type":"object","properties":{}}"#),
+        ] {
+            assert_eq!(object_schema(schema), expected);
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! Reads an Anthropic Messages request (anthropic-messages §3 to §5) into the neutral form.
+
+use super::super::error::ApiError;
+use super::super::model::{Effort, Format, Part, Reasoning, Request, Role, Source, Tool, ToolChoice};
+use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, whole};
+use super::json::compact;
+use super::parts::{effort, left_out, schema, source};
+use super::tools::{Names, settle};
+use super::turns::Turns;
+use super::{Read, note};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Claude Code's first system block: noise that can change with every request and would spoil prompt caches.
+const BILLING: &str = "x-anthropic-billing-header:";
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct Message<'a> {
+    role: Field<Cow<'a, str>>,
+    content: Field<Content<'a, Block<'a>>>,
+}
+
+/// Any content block: the fields of all kinds; which of them must be there depends on `type`.
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct Block<'a> {
+    r#type: Field<Cow<'a, str>>,
+    text: Field<Cow<'a, str>>,
+    /// An object, or the address of a search result.
+    source: Field<TextOr<'a, BlockSource<'a>>>,
+    title: Field<Cow<'a, str>>,
+    context: Field<Cow<'a, str>>,
+    id: Field<Cow<'a, str>>,
+    name: Field<Cow<'a, str>>,
+    input: Option<&'a RawValue>,
+    tool_use_id: Field<Cow<'a, str>>,
+    content: Field<Content<'a, Block<'a>>>,
+    is_error: Field<bool>,
+    thinking: Field<Cow<'a, str>>,
+    signature: Field<Cow<'a, str>>,
+    data: Field<Cow<'a, str>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct BlockSource<'a> {
+    r#type: Field<Cow<'a, str>>,
+    media_type: Field<Cow<'a, str>>,
+    data: Field<Cow<'a, str>>,
+    url: Field<Cow<'a, str>>,
+    content: Field<Content<'a, Block<'a>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct ToolDef<'a> {
+    r#type: Field<Cow<'a, str>>,
+    name: Field<Cow<'a, str>>,
+    description: Field<Cow<'a, str>>,
+    input_schema: Option<&'a RawValue>,
+    strict: Field<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct Choice<'a> {
+    r#type: Field<Cow<'a, str>>,
+    name: Field<Cow<'a, str>>,
+    disable_parallel_tool_use: Field<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct Thinking<'a> {
+    r#type: Field<Cow<'a, str>>,
+    budget_tokens: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct OutputConfig<'a> {
+    effort: Field<Cow<'a, str>>,
+    format: Field<Object<OutputFormat<'a>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct OutputFormat<'a> {
+    r#type: Field<Cow<'a, str>>,
+    schema: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct Metadata<'a> {
+    user_id: Field<Cow<'a, str>>,
+}
+
+type MessagesBody<'a> = Body<'a, List<Message<'a>>, ToolDef<'a>>;
+
+/// Reads a request body. A missing `max_tokens` is let through: token counts come without it, and only Anthropic
+/// insists.
+///
+/// # Errors
+/// 400, naming the field, if the body is not JSON, a field has the wrong type, or one that must be there is missing.
+pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
+    let mut body: MessagesBody<'_> = Body::read(body, "messages")?;
+    let mut request = Request { model: body.model()?, ..Request::default() };
+    let mut names = Names::default();
+    let tools = std::mem::take(&mut body.tools).opt(&Path::Top("tools"))?.unwrap_or_default();
+    read_tools(tools, &mut request, &mut names)?;
+    let system: Option<Content<'_, Block<'_>>> = body.take("system")?;
+    if let Some(system) = system {
+        let parts = texts(system, &Path::Top("system"), &mut request.dropped)?;
+        request.system = parts.into_iter().filter(|text| !text.starts_with(BILLING)).collect();
+    }
+    let messages_path = Path::Top("messages");
+    let messages = std::mem::take(&mut body.turns).need(&messages_path)?;
+    if messages.is_empty() {
+        return Err(messages_path.error("is empty; it must hold at least one message"));
+    }
+    let mut turns = Turns::default();
+    for (at, message) in messages.into_iter().enumerate() {
+        let path = messages_path.at(at);
+        let Object(message) = message.need(&path)?;
+        read_message(message, &path, &mut request, &mut turns, &mut names)?;
+    }
+    request.turns = turns.finish();
+    read_choice(&mut body, &mut request, &names)?;
+    read_parameters(&mut body, &mut request)?;
+    settle(&mut request);
+    for name in body.unknown() {
+        note(&mut request.dropped, name);
+    }
+    Ok(Read { request, tools: names.into_client_tools() })
+}
+
+fn read_tools<'a>(
+    tools: List<ToolDef<'a>>,
+    request: &mut Request<'a>,
+    names: &mut Names<'a>,
+) -> Result<(), ApiError> {
+    let list = Path::Top("tools");
+    for (at, tool) in tools.into_iter().enumerate() {
+        let path = list.at(at);
+        let Object(tool) = tool.need(&path)?;
+        // Server tools run at Anthropic, and what their clients run (`bash_…`) has no schema to show.
+        let kind = tool.r#type.opt(&path.key("type"))?;
+        if let Some(kind) = kind.filter(|kind| kind != "custom") {
+            note(&mut request.dropped, &kind);
+            continue;
+        }
+        let name = tool.name.need(&path.key("name"))?;
+        let description = tool.description.opt(&path.key("description"))?;
+        let schema_path = path.key("input_schema");
+        if tool.input_schema.is_none() {
+            return Err(schema_path.error("is missing; it must be an object"));
+        }
+        let schema = schema(tool.input_schema, &schema_path)?;
+        let strict = tool.strict.opt(&path.key("strict"))?.unwrap_or(false);
+        match names.define(None, name.clone(), false) {
+            Some(name) => request.tools.push(Tool { name, description, schema, strict }),
+            None => note(&mut request.dropped, &name),
+        }
+    }
+    Ok(())
+}
+
+/// The non-empty texts of a content that may hold nothing else.
+fn texts<'a>(
+    content: Content<'a, Block<'a>>,
+    path: &Path,
+    dropped: &mut Vec<String>,
+) -> Result<Vec<Cow<'a, str>>, ApiError> {
+    let blocks = match content {
+        Content::Text(text) if text.is_empty() => return Ok(Vec::new()),
+        Content::Text(text) => return Ok(vec![text]),
+        Content::Parts(blocks) => blocks,
+    };
+    let mut out = Vec::with_capacity(blocks.len());
+    for (at, block) in blocks.into_iter().enumerate() {
+        let path = path.at(at);
+        let Object(block) = block.need(&path)?;
+        let kind = block.r#type.need(&path.key("type"))?;
+        if kind == "text" {
+            out.push(block.text.need(&path.key("text"))?);
+        } else {
+            note(dropped, &kind);
+        }
+    }
+    out.retain(|text| !text.is_empty());
+    Ok(out)
+}
+
+fn read_message<'a>(
+    message: Message<'a>,
+    path: &Path,
+    request: &mut Request<'a>,
+    turns: &mut Turns<'a>,
+    names: &mut Names<'a>,
+) -> Result<(), ApiError> {
+    let role_path = path.key("role");
+    let role = message.role.need(&role_path)?;
+    let path = path.key("content");
+    let content = message.content.need(&path)?;
+    let role = match &*role {
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "system" => {
+            for text in texts(content, &path, &mut request.dropped)? {
+                if turns.is_empty() {
+                    request.system.push(text);
+                } else {
+                    turns.push(Role::User, Part::System(text));
+                }
+            }
+            return Ok(());
+        }
+        _ => return Err(role_path.error("must be user, assistant or system")),
+    };
+    match content {
+        Content::Text(text) => turns.text(role, text),
+        Content::Parts(blocks) => {
+            for (at, block) in blocks.into_iter().enumerate() {
+                let path = path.at(at);
+                let Object(block) = block.need(&path)?;
+                read_block(block, role, &path, &mut request.dropped, turns, names)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_block<'a>(
+    block: Block<'a>,
+    role: Role,
+    path: &Path,
+    dropped: &mut Vec<String>,
+    turns: &mut Turns<'a>,
+    names: &mut Names<'a>,
+) -> Result<(), ApiError> {
+    let kind_path = path.key("type");
+    let kind = match &block.r#type {
+        Field::Is(kind) => kind.clone(),
+        Field::Absent => return Err(kind_path.error("is missing; it must be a string")),
+        Field::Wrong => return Err(kind_path.error("must be a string")),
+    };
+    match (&*kind, role) {
+        ("tool_use", Role::Assistant) => {
+            let id = block.id.need(&path.key("id"))?;
+            let name = names.called(None, block.name.need(&path.key("name"))?, false);
+            let input = match block.input.map(RawValue::get) {
+                None => "{}".into(),
+                Some(input) if input.starts_with('{') => compact(input),
+                Some(_) => return Err(path.key("input").error("must be an object")),
+            };
+            turns.call(Some(id), name, input, None);
+        }
+        ("tool_result", Role::User) => {
+            let id = block.tool_use_id.need(&path.key("tool_use_id"))?;
+            let is_error = block.is_error.opt(&path.key("is_error"))?.unwrap_or(false);
+            let path = path.key("content");
+            let mut parts = Vec::new();
+            match block.content.opt(&path)? {
+                None => {}
+                Some(Content::Text(text)) => parts.push(Part::Text(text)),
+                Some(Content::Parts(blocks)) => {
+                    for (at, block) in blocks.into_iter().enumerate() {
+                        let path = path.at(at);
+                        let Object(block) = block.need(&path)?;
+                        read_shown(block, &path, dropped, &mut parts)?;
+                    }
+                }
+            }
+            parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
+            turns.result(Some(id), parts, is_error);
+        }
+        ("tool_use" | "tool_result", _) => {
+            let whose = if role == Role::User { "an assistant" } else { "a user" };
+            return Err(kind_path.error(format_args!("`{kind}` belongs into {whose} message")));
+        }
+        ("thinking", Role::Assistant) => {
+            let text = block.thinking.need(&path.key("thinking"))?;
+            let signature = block.signature.opt(&path.key("signature"))?;
+            turns.push(role, Part::Thinking { text, signature });
+        }
+        ("redacted_thinking", Role::Assistant) => {
+            turns.push(role, Part::RedactedThinking(block.data.need(&path.key("data"))?));
+        }
+        ("text" | "image" | "document" | "search_result", _) | (_, Role::User) => {
+            let mut parts = Vec::with_capacity(1);
+            read_shown(block, path, dropped, &mut parts)?;
+            parts.into_iter().for_each(|part| turns.push(role, part));
+        }
+        // Calls that Anthropic itself answered, and what came of them. Words in their place would be put into the
+        // model's mouth.
+        (_, Role::Assistant) => note(dropped, &kind),
+    }
+    Ok(())
+}
+
+/// What a user or a tool can show: texts, pictures, documents.
+fn read_shown<'a>(
+    block: Block<'a>,
+    path: &Path,
+    dropped: &mut Vec<String>,
+    out: &mut Vec<Part<'a>>,
+) -> Result<(), ApiError> {
+    let kind = block.r#type.need(&path.key("type"))?;
+    let source_path = path.key("source");
+    match &*kind {
+        "text" => out.push(Part::Text(block.text.need(&path.key("text"))?)),
+        "image" => {
+            let found = object_source(block.source, &source_path)?;
+            out.push(match read_source(found, &source_path, dropped)? {
+                Some(source) => Part::Image(source),
+                None => left_out("image file_id", dropped),
+            });
+        }
+        "document" => {
+            let name = block.title.opt(&path.key("title"))?.filter(|title| !title.is_empty());
+            let context = block.context.opt(&path.key("context"))?;
+            out.extend(context.filter(|text| !text.is_empty()).map(Part::Text));
+            let found = object_source(block.source, &source_path)?;
+            if found.type_is("content") {
+                out.extend(name.map(Part::Text));
+                return match found.content.need(&source_path.key("content"))? {
+                    Content::Text(text) => {
+                        out.push(Part::Text(text));
+                        Ok(())
+                    }
+                    Content::Parts(blocks) => {
+                        let path = source_path.key("content");
+                        for (at, block) in blocks.into_iter().enumerate() {
+                            let path = path.at(at);
+                            read_shown(block.need(&path)?.0, &path, dropped, out)?;
+                        }
+                        Ok(())
+                    }
+                };
+            }
+            out.push(match read_source(found, &source_path, dropped)? {
+                Some(source) => Part::Document { source, name },
+                None => left_out("document file_id", dropped),
+            });
+        }
+        "search_result" => {
+            let title = block.title.opt(&path.key("title"))?.unwrap_or_default();
+            let address = match block.source.opt(&source_path)? {
+                Some(TextOr::Text(address)) => address,
+                _ => Cow::default(),
+            };
+            let path = path.key("content");
+            let mut text = format!("{title}\n{address}");
+            if let Some(content) = block.content.opt(&path)? {
+                for found in texts(content, &path, dropped)? {
+                    text.push('\n');
+                    text.push_str(&found);
+                }
+            }
+            out.push(Part::Text(text.trim().to_owned().into()));
+        }
+        other => out.push(left_out(other, dropped)),
+    }
+    Ok(())
+}
+
+impl BlockSource<'_> {
+    fn type_is(&self, kind: &str) -> bool {
+        matches!(&self.r#type, Field::Is(found) if found == kind)
+    }
+}
+
+fn object_source<'a>(
+    source: Field<TextOr<'a, BlockSource<'a>>>,
+    path: &Path,
+) -> Result<BlockSource<'a>, ApiError> {
+    match source.need(path)? {
+        TextOr::Object(source) => Ok(source),
+        TextOr::Text(_) => Err(path.error("must be an object")),
+    }
+}
+
+/// `None`: a file at Anthropic, which nobody else can read.
+fn read_source<'a>(
+    found: BlockSource<'a>,
+    path: &Path,
+    dropped: &mut Vec<String>,
+) -> Result<Option<Source<'a>>, ApiError> {
+    let kind_path = path.key("type");
+    match &*found.r#type.need(&kind_path)? {
+        "base64" => {
+            let media_type = found.media_type.need(&path.key("media_type"))?;
+            let data = found.data.need(&path.key("data"))?;
+            Ok(Some(Source::Base64 { media_type, data }))
+        }
+        "url" => Ok(Some(source(found.url.need(&path.key("url"))?))),
+        "text" => Ok(Some(Source::Text(found.data.need(&path.key("data"))?))),
+        "file" => Ok(None),
+        other => {
+            note(dropped, other);
+            Err(kind_path.error("must be base64, url, text, content or file"))
+        }
+    }
+}
+
+fn read_choice<'a>(
+    body: &mut MessagesBody<'a>,
+    request: &mut Request<'a>,
+    names: &Names<'a>,
+) -> Result<(), ApiError> {
+    let path = Path::Top("tool_choice");
+    let choice: Option<Object<Choice<'a>>> = body.take("tool_choice")?;
+    let Some(Object(choice)) = choice else { return Ok(()) };
+    let kind_path = path.key("type");
+    request.tool_choice = Some(match &*choice.r#type.need(&kind_path)? {
+        "auto" => ToolChoice::Auto,
+        "any" => ToolChoice::Required,
+        "none" => ToolChoice::None,
+        "tool" => ToolChoice::Tool(names.chosen(None, choice.name.need(&path.key("name"))?)),
+        _ => return Err(kind_path.error("must be auto, any, tool or none")),
+    });
+    let path = path.key("disable_parallel_tool_use");
+    request.parallel_tools = choice.disable_parallel_tool_use.opt(&path)?.filter(|off| *off).map(|_| false);
+    Ok(())
+}
+
+fn read_parameters<'a>(body: &mut MessagesBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+    request.max_tokens = body.whole("max_tokens")?;
+    request.temperature = body.number("temperature")?;
+    request.top_p = body.number("top_p")?;
+    request.top_k = body.number("top_k")?;
+    let stop: Option<Texts<'a>> = body.take("stop_sequences")?;
+    request.stop = stop.map_or(Ok(Vec::new()), |stop| stop.checked(&Path::Top("stop_sequences")))?;
+    request.stream = body.take("stream")?.unwrap_or(false);
+    let metadata: Option<Object<Metadata<'a>>> = body.take("metadata")?;
+    if let Some(Object(metadata)) = metadata {
+        request.user = metadata.user_id.opt(&Path::Top("metadata").key("user_id"))?;
+    }
+    let path = Path::Top("output_config");
+    let config: Option<Object<OutputConfig<'a>>> = body.take("output_config")?;
+    if let Some(Object(config)) = config {
+        let word = config.effort.opt(&path.key("effort"))?;
+        request.reasoning.effort = word.as_deref().and_then(effort);
+        if word.is_some() && request.reasoning.effort.is_none() {
+            note(&mut request.dropped, "output_config.effort");
+        }
+        let path = path.key("format");
+        if let Some(Object(format)) = config.format.opt(&path)? {
+            match &*format.r#type.need(&path.key("type"))? {
+                "json_schema" => {
+                    let schema = schema(format.schema, &path.key("schema"))?;
+                    request.format = Format::JsonSchema { name: None, schema, strict: true };
+                }
+                _ => note(&mut request.dropped, "output_config.format"),
+            }
+        }
+    }
+    request.reasoning = read_thinking(body, request.reasoning)?;
+    Ok(())
+}
+
+/// Translation §7. `adaptive` without an effort says nothing: every model decides by itself.
+fn read_thinking(body: &mut MessagesBody<'_>, asked: Reasoning) -> Result<Reasoning, ApiError> {
+    let path = Path::Top("thinking");
+    let thinking: Option<Object<Thinking<'_>>> = body.take("thinking")?;
+    let Some(Object(thinking)) = thinking else { return Ok(asked) };
+    let kind_path = path.key("type");
+    match &*thinking.r#type.need(&kind_path)? {
+        "adaptive" => Ok(asked),
+        "disabled" | "between_tools" => Ok(Reasoning { effort: Some(Effort::None), budget: None }),
+        "enabled" => {
+            let budget = whole(thinking.budget_tokens, &path.key("budget_tokens"))?;
+            let by_budget = budget.map(|budget| match budget {
+                ..2048 => Effort::Low,
+                2048..8192 => Effort::Medium,
+                _ => Effort::High,
+            });
+            Ok(Reasoning { effort: asked.effort.or(by_budget), budget })
+        }
+        _ => Err(kind_path.error("must be enabled, adaptive, disabled or between_tools")),
+    }
+}

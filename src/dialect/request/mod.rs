@@ -1,0 +1,64 @@
+//! Requests between protocols: readers make the neutral form, writers speak it. Knows no HTTP and no backend but by
+//! its quirks.
+//!
+//! `chat_in`, `messages_in` and `responses_in` share `fields` (types and paths), `turns` (the order of a
+//! conversation) and `tools` (names); `chat_out` and `messages_out` share `json` and `schema`. Any reader goes with
+//! any writer.
+
+pub mod chat_in;
+pub mod chat_out;
+pub mod estimate;
+mod fields;
+mod json;
+pub mod messages_in;
+pub mod messages_out;
+mod parts;
+pub mod responses_in;
+mod responses_parts;
+mod schema;
+mod tools;
+mod turns;
+
+use super::model::{ClientTools, Request};
+use crate::limits::{DROPPED_NAME_BYTES_MAX, DROPPED_NAMES_MAX};
+use crate::provider::quirks::Quirks;
+
+/// Begins everything that this program puts where a provider would put a proof of origin (translation §8): the
+/// signature of a thinking block, the `encrypted_content` of a reasoning item.
+pub const MARK: &str = "aifs-";
+/// In `encrypted_content`: the rest is the signature of a thinking block, byte for byte.
+pub const MARK_SIGNATURE: &str = "aifs-sig-";
+/// In `encrypted_content`: the rest is the data of a redacted thinking block.
+pub const MARK_REDACTED: &str = "aifs-red-";
+
+/// A request as read, and how its tools are called on the client's side.
+#[derive(Debug)]
+pub struct Read<'a> {
+    /// In the neutral form.
+    pub request: Request<'a>,
+    /// For the way back.
+    pub tools: ClientTools,
+}
+
+/// Whom a request is written for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'q> {
+    /// The backend's model as JSON text, quotes included.
+    pub model_json: &'q str,
+    /// What the backend refuses.
+    pub quirks: &'q Quirks,
+    /// The output limit in tokens where the protocol demands one and the client gave none.
+    pub default_max_tokens: u32,
+}
+
+/// Notes what cannot be said, by name and once.
+fn note(dropped: &mut Vec<String>, name: &str) {
+    let mut end = name.len().min(DROPPED_NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1; // 0 is a boundary.
+    }
+    let name = name.get(..end).unwrap_or_default();
+    if dropped.len() < DROPPED_NAMES_MAX && !dropped.iter().any(|known| known == name) {
+        dropped.push(name.to_owned());
+    }
+}

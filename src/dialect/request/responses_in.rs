@@ -1,0 +1,554 @@
+//! Reads a Responses request (openai-responses §1 to §3) into the neutral form, after the items of earlier turns.
+
+use super::super::error::ApiError;
+use super::super::model::{ClientTools, Format, Part, Request, Role, Tool, ToolChoice};
+use super::fields::{Body, Content, Field, List, Object, Path, Shape, TextOr, value};
+use super::json::{Members, compact};
+use super::parts::{call_arguments, effort, schema};
+use super::responses_parts::{Block, collect_texts, shown};
+use super::tools::{Names, custom, custom_arguments, keep, settle};
+use super::turns::Turns;
+use super::{MARK_REDACTED, MARK_SIGNATURE, note};
+use serde::Deserialize;
+use serde::de::SeqAccess;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// A request as read, and what the store of responses needs.
+#[derive(Debug)]
+pub struct ReadResponses<'a> {
+    /// In the neutral form.
+    pub request: Request<'a>,
+    /// For the way back.
+    pub tools: ClientTools,
+    /// The response that this request goes on from.
+    pub previous_response_id: Option<Cow<'a, str>>,
+    /// Whether the client may ask for the answer again; true unless it says no.
+    pub store: bool,
+    /// The items of this request's own `input`, each as JSON text: with those of the answer they are the history of
+    /// the next one. Instructions are not among them: they are not carried over.
+    pub items: Vec<Cow<'a, str>>,
+}
+
+enum Input<'a> {
+    Text(Cow<'a, str>),
+    Items(Vec<&'a RawValue>),
+}
+
+impl<'de: 'a, 'a> Shape<'de> for Input<'a> {
+    const WHAT: &'static str = "a string or an array";
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        Some(Input::Text(text))
+    }
+    fn list<A: SeqAccess<'de>>(mut seq: A) -> Result<Option<Self>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Some(Input::Items(items)))
+    }
+}
+
+/// Any input item: the fields of all kinds; which of them must be there depends on `type`.
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct Item<'a> {
+    r#type: Field<Cow<'a, str>>,
+    role: Field<Cow<'a, str>>,
+    content: Field<Content<'a, Block<'a>>>,
+    id: Field<Cow<'a, str>>,
+    call_id: Field<Cow<'a, str>>,
+    name: Field<Cow<'a, str>>,
+    namespace: Field<Cow<'a, str>>,
+    arguments: Option<&'a RawValue>,
+    input: Field<Cow<'a, str>>,
+    output: Field<Content<'a, Block<'a>>>,
+    action: Option<&'a RawValue>,
+    operation: Option<&'a RawValue>,
+    status: Field<Cow<'a, str>>,
+    summary: Field<List<Block<'a>>>,
+    encrypted_content: Field<Cow<'a, str>>,
+    tools: Field<List<ToolDef<'a>>>,
+}
+
+/// A tool's definition, and a choice of one.
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct ToolDef<'a> {
+    r#type: Field<Cow<'a, str>>,
+    name: Field<Cow<'a, str>>,
+    namespace: Field<Cow<'a, str>>,
+    description: Field<Cow<'a, str>>,
+    parameters: Option<&'a RawValue>,
+    strict: Field<bool>,
+    format: Field<Object<ToolFormat<'a>>>,
+    tools: Field<List<ToolDef<'a>>>,
+    mode: Field<Cow<'a, str>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct ToolFormat<'a> {
+    r#type: Field<Cow<'a, str>>,
+    syntax: Field<Cow<'a, str>>,
+    definition: Field<Cow<'a, str>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct TextOptions<'a> {
+    format: Field<Object<TextFormat<'a>>>,
+    verbosity: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct TextFormat<'a> {
+    r#type: Field<Cow<'a, str>>,
+    name: Field<Cow<'a, str>>,
+    schema: Option<&'a RawValue>,
+    strict: Field<bool>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct ReasoningOptions<'a> {
+    effort: Field<Cow<'a, str>>,
+}
+
+type ResponsesBody<'a> = Body<'a, Input<'a>, ToolDef<'a>>;
+
+/// Reads a request body.
+///
+/// # Errors
+/// 400, naming the field, if the body is not JSON, a field has the wrong type, one that must be there is missing, or
+/// it needs something that is kept at OpenAI only (`prompt`, `conversation`, `item_reference`).
+pub fn read(body: &str) -> Result<ReadResponses<'_>, ApiError> {
+    read_after::<&str>(&[], body)
+}
+
+/// Reads a request body that goes on from `history`: the items of all earlier requests and answers, oldest first.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<ReadResponses<'a>, ApiError> {
+    let mut body: ResponsesBody<'a> = Body::read(body, "input")?;
+    for kept_elsewhere in ["prompt", "conversation"] {
+        if body.raw(kept_elsewhere).is_some() {
+            let path = Path::Top(kept_elsewhere);
+            return Err(path.error("refers to something kept at OpenAI; send the input itself"));
+        }
+    }
+    let previous_response_id: Option<Cow<'a, str>> = body.take("previous_response_id")?;
+    let store = body.take("store")?.unwrap_or(true);
+    let mut reader = Reader::default();
+    reader.request.model = body.model()?;
+    let instructions: Option<Cow<'a, str>> = body.take("instructions")?;
+    reader.request.system.extend(instructions.filter(|text| !text.is_empty()));
+    let tools_path = Path::Top("tools");
+    let tools = std::mem::take(&mut body.tools).opt(&tools_path)?.unwrap_or_default();
+    reader.tools(tools, &tools_path)?;
+
+    let input_path = Path::Top("input");
+    let input = match std::mem::take(&mut body.turns) {
+        Field::Absent if previous_response_id.is_some() => Input::Items(Vec::new()),
+        input => input.need(&input_path)?,
+    };
+    let old: Vec<&'a RawValue> = history
+        .iter()
+        .map(|item| serde_json::from_str(item.as_ref()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| ApiError::new(500, "The kept history is not JSON."))?;
+    let history_path = Path::Top("previous_response_id");
+    reader.define_added(&old, &history_path)?;
+    if let Input::Items(items) = &input {
+        reader.define_added(items, &input_path)?;
+    }
+    for (at, item) in old.into_iter().enumerate() {
+        reader.item(item, &history_path.at(at))?;
+    }
+    let mut own = Vec::new();
+    match input {
+        Input::Text(text) => {
+            own.push(Cow::Owned(user_item(&text)));
+            reader.turns.text(Role::User, text);
+        }
+        Input::Items(items) => {
+            for (at, item) in items.into_iter().enumerate() {
+                own.push(Cow::Borrowed(item.get()));
+                reader.item(item, &input_path.at(at))?;
+            }
+        }
+    }
+    let Reader { mut request, turns, names, .. } = reader;
+    request.turns = turns.finish();
+    read_choice(&mut body, &mut request, &names)?;
+    read_parameters(&mut body, &mut request)?;
+    settle(&mut request);
+    for name in body.unknown() {
+        note(&mut request.dropped, name);
+    }
+    let tools = names.into_client_tools();
+    Ok(ReadResponses { request, tools, previous_response_id, store, items: own })
+}
+
+/// What `input` as a string is short for.
+fn user_item(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 48);
+    let mut members = Members::open(&mut out);
+    members.text("type", "message");
+    members.text("role", "user");
+    members.text("content", text);
+    members.close();
+    out
+}
+
+#[derive(Default)]
+struct Reader<'a> {
+    request: Request<'a>,
+    turns: Turns<'a>,
+    names: Names<'a>,
+}
+
+impl<'a> Reader<'a> {
+    /// Codex sends the tools of models it knows as an input item: they count before any call does.
+    fn define_added(&mut self, items: &[&'a RawValue], path: &Path) -> Result<(), ApiError> {
+        for (at, item) in items.iter().enumerate() {
+            if !item.get().contains("additional_tools") {
+                continue;
+            }
+            let path = path.at(at);
+            let Some(Object(item)) = value::<Object<Item<'a>>>(item, &path)? else { continue };
+            if matches!(&item.r#type, Field::Is(kind) if kind == "additional_tools") {
+                let path = path.key("tools");
+                let tools = item.tools.need(&path)?;
+                self.tools(tools, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tools(&mut self, tools: List<ToolDef<'a>>, list: &Path) -> Result<(), ApiError> {
+        for (at, tool) in tools.into_iter().enumerate() {
+            let path = list.at(at);
+            let Object(tool) = tool.need(&path)?;
+            if matches!(&tool.r#type, Field::Is(kind) if kind == "namespace") {
+                let namespace = tool.name.need(&path.key("name"))?;
+                let list = path.key("tools");
+                for (at, tool) in tool.tools.need(&list)?.into_iter().enumerate() {
+                    let path = list.at(at);
+                    let Object(tool) = tool.need(&path)?;
+                    self.tool(tool, Some(&namespace), &path)?;
+                }
+            } else {
+                self.tool(tool, None, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tool(&mut self, tool: ToolDef<'a>, namespace: Option<&str>, path: &Path) -> Result<(), ApiError> {
+        let kind = tool.r#type.need(&path.key("type"))?;
+        let description = || tool.description.opt(&path.key("description"));
+        let made = match &*kind {
+            "function" => {
+                let name = tool.name.need(&path.key("name"))?;
+                let description = description()?;
+                let schema = schema(tool.parameters, &path.key("parameters"))?;
+                let strict = tool.strict.opt(&path.key("strict"))?.unwrap_or(false);
+                self.names.define(namespace, name, false).map(|name| Tool {
+                    name,
+                    description,
+                    schema,
+                    strict,
+                })
+            }
+            "custom" => {
+                let name = tool.name.need(&path.key("name"))?;
+                let description = description()?;
+                let path = path.key("format");
+                let mut grammar = None;
+                if let Some(Object(format)) = tool.format.opt(&path)?
+                    && format.r#type.opt(&path.key("type"))?.as_deref() == Some("grammar")
+                {
+                    let syntax = format.syntax.opt(&path.key("syntax"))?.unwrap_or_default();
+                    grammar = Some((syntax, format.definition.need(&path.key("definition"))?));
+                }
+                self.names.define(namespace, name, true).map(|name| custom(name, description, grammar))
+            }
+            // Run by the client, so that any model can use them.
+            "local_shell" | "shell" | "apply_patch" => match built_in(&kind) {
+                Some((name, description, schema)) => {
+                    self.names.define(None, name.into(), false).map(|name| Tool {
+                        name,
+                        description: Some(description.into()),
+                        schema: schema.into(),
+                        strict: false,
+                    })
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        match made {
+            Some(tool) => self.request.tools.push(tool),
+            None => note(&mut self.request.dropped, &kind),
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, raw: &'a RawValue, path: &Path) -> Result<(), ApiError> {
+        let Some(Object(item)) = value::<Object<Item<'a>>>(raw, path)? else {
+            return Err(path.error("must be an object"));
+        };
+        let kind_path = path.key("type");
+        let kind = match &item.r#type {
+            Field::Is(kind) => kind.clone(),
+            Field::Wrong => return Err(kind_path.error("must be a string")),
+            Field::Absent if matches!(item.role, Field::Absent) && matches!(item.id, Field::Is(_)) => {
+                "item_reference".into()
+            }
+            Field::Absent => "message".into(),
+        };
+        match &*kind {
+            "message" => self.message(item, path),
+            "function_call" | "custom_tool_call" | "local_shell_call" | "shell_call" | "apply_patch_call" => {
+                self.call(&kind, item, path)
+            }
+            "function_call_output"
+            | "custom_tool_call_output"
+            | "local_shell_call_output"
+            | "shell_call_output"
+            | "apply_patch_call_output" => self.output(&kind, item, path),
+            "reasoning" => self.reasoning(item, path),
+            "item_reference" => Err(path.error("refers to an item kept at OpenAI; send the item itself")),
+            "additional_tools" => Ok(()),
+            // Hosted calls, compaction and the like: no other model knows what to do with them.
+            other => {
+                note(&mut self.request.dropped, other);
+                Ok(())
+            }
+        }
+    }
+
+    fn message(&mut self, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
+        let role_path = path.key("role");
+        let role = item.role.need(&role_path)?;
+        let path = path.key("content");
+        let parts = shown(item.content.need(&path)?, &path, &mut self.request.dropped)?;
+        for part in parts {
+            match (&*role, part) {
+                ("system" | "developer", Part::Text(text)) if self.turns.is_empty() => {
+                    self.request.system.push(text);
+                }
+                ("system" | "developer", Part::Text(text)) => {
+                    self.turns.push(Role::User, Part::System(text));
+                }
+                ("user" | "system" | "developer", part) => self.turns.push(Role::User, part),
+                ("assistant", part) => self.turns.push(Role::Assistant, part),
+                _ => return Err(role_path.error("must be user, assistant, system or developer")),
+            }
+        }
+        match &*role {
+            "user" | "system" | "developer" | "assistant" => Ok(()),
+            _ => Err(role_path.error("must be user, assistant, system or developer")),
+        }
+    }
+
+    fn call(&mut self, kind: &str, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
+        let call_id = item.call_id.opt(&path.key("call_id"))?;
+        let id = match call_id {
+            Some(id) => Some(id),
+            None => item.id.opt(&path.key("id"))?,
+        };
+        let namespace = item.namespace.opt(&path.key("namespace"))?.filter(|text| !text.is_empty());
+        let namespace = namespace.as_deref();
+        let action = |raw: Option<&'a RawValue>, key| match raw.map(RawValue::get) {
+            Some(action) if action.starts_with('{') => Ok(compact(action)),
+            Some(_) => Err(path.key(key).error("must be an object")),
+            None => Ok("{}".into()),
+        };
+        let (name, arguments) = match kind {
+            "function_call" => {
+                let name = self.names.called(namespace, item.name.need(&path.key("name"))?, false);
+                (name, call_arguments(item.arguments, &path.key("arguments"))?)
+            }
+            "custom_tool_call" => {
+                let name = self.names.called(namespace, item.name.need(&path.key("name"))?, true);
+                let input = item.input.opt(&path.key("input"))?.unwrap_or_default();
+                (name, custom_arguments(&input).into())
+            }
+            "apply_patch_call" => {
+                (self.names.called(None, "apply_patch".into(), false), action(item.operation, "operation")?)
+            }
+            "shell_call" => (self.names.called(None, "shell".into(), false), action(item.action, "action")?),
+            _ => (self.names.called(None, "local_shell".into(), false), action(item.action, "action")?),
+        };
+        self.turns.call(id, name, arguments, None);
+        Ok(())
+    }
+
+    fn output(&mut self, kind: &str, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
+        let call_id = item.call_id.opt(&path.key("call_id"))?;
+        // The output of a local shell has the call's id in `id`.
+        let id = match call_id {
+            Some(id) => Some(id),
+            None if kind == "local_shell_call_output" => item.id.opt(&path.key("id"))?,
+            None => return Err(path.key("call_id").error("is missing; it must be a string")),
+        };
+        let failed = item.status.opt(&path.key("status"))?.as_deref() == Some("failed");
+        let path = path.key("output");
+        let parts = match item.output.opt(&path)? {
+            Some(output) => shown(output, &path, &mut self.request.dropped)?,
+            None => Vec::new(),
+        };
+        self.turns.result(id, parts, failed && kind == "apply_patch_call_output");
+        Ok(())
+    }
+
+    /// Only what carries our own mark is understood: what OpenAI encrypted nobody else can read.
+    fn reasoning(&mut self, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
+        let encrypted = item.encrypted_content.opt(&path.key("encrypted_content"))?;
+        if let Some(data) = encrypted.as_deref().and_then(|text| text.strip_prefix(MARK_REDACTED)) {
+            self.turns.push(Role::Assistant, Part::RedactedThinking(data.to_owned().into()));
+            return Ok(());
+        }
+        let signature = encrypted.as_deref().and_then(|text| text.strip_prefix(MARK_SIGNATURE));
+        let signature = signature.map(|signature| Cow::Owned(signature.to_owned()));
+        let content_path = path.key("content");
+        let summary_path = path.key("summary");
+        let mut texts = Vec::new();
+        // `content` is the whole of it where a model shows that.
+        if let Some(Content::Parts(blocks)) = item.content.opt(&content_path)? {
+            collect_texts(blocks, &content_path, &mut texts)?;
+        }
+        let summary = item.summary.opt(&summary_path)?.unwrap_or_default();
+        if texts.is_empty() {
+            collect_texts(summary, &summary_path, &mut texts)?;
+        }
+        let text = match texts.len() {
+            0 | 1 => texts.pop().unwrap_or_default(),
+            _ => texts.join("\n\n").into(),
+        };
+        if !text.is_empty() || signature.is_some() {
+            self.turns.push(Role::Assistant, Part::Thinking { text, signature });
+        }
+        Ok(())
+    }
+}
+
+/// Tools that Responses knows without a definition, as functions of the same shape as their calls.
+fn built_in(kind: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    Some(match kind {
+        "local_shell" => (
+            "local_shell",
+            "Runs a command on the user's machine.",
+            r#"{"type":"object","properties":{"type":{"type":"string","enum":["exec"]},"command":{"type":"array","items":{"type":"string"}},"working_directory":{"type":"string"},"timeout_ms":{"type":"integer"},"env":{"type":"object","additionalProperties":{"type":"string"}}},"required":["command"]}"#,
+        ),
+        "shell" => (
+            "shell",
+            "Runs shell commands on the user's machine, one after the other.",
+            r#"{"type":"object","properties":{"commands":{"type":"array","items":{"type":"string"}},"timeout_ms":{"type":"integer"}},"required":["commands"]}"#,
+        ),
+        "apply_patch" => (
+            "apply_patch",
+            "Creates, changes or deletes one file. `diff` is in the V4A format, without it for a deletion.",
+            r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string"}},"required":["type","path"]}"#,
+        ),
+        _ => return None,
+    })
+}
+
+fn read_choice<'a>(
+    body: &mut ResponsesBody<'a>,
+    request: &mut Request<'a>,
+    names: &Names<'a>,
+) -> Result<(), ApiError> {
+    let path = Path::Top("tool_choice");
+    let word = |word: &str, path: &Path| match word {
+        "auto" => Ok(ToolChoice::Auto),
+        "none" => Ok(ToolChoice::None),
+        "required" => Ok(ToolChoice::Required),
+        _ => Err(path.error("must be none, auto, required or an object")),
+    };
+    let named = |choice: ToolDef<'a>, path: &Path| -> Result<Cow<'a, str>, ApiError> {
+        let namespace = choice.namespace.opt(&path.key("namespace"))?;
+        Ok(names.chosen(namespace.as_deref(), choice.name.need(&path.key("name"))?))
+    };
+    let choice: Option<TextOr<'a, ToolDef<'a>>> = body.take("tool_choice")?;
+    request.tool_choice = match choice {
+        None => None,
+        Some(TextOr::Text(text)) => Some(word(&text, &path)?),
+        Some(TextOr::Object(mut choice)) => {
+            let kind = std::mem::take(&mut choice.r#type).need(&path.key("type"))?;
+            match &*kind {
+                "function" | "custom" => Some(ToolChoice::Tool(named(choice, &path)?)),
+                "shell" | "apply_patch" | "local_shell" => {
+                    Some(ToolChoice::Tool(names.chosen(None, kind.clone())))
+                }
+                "allowed_tools" => {
+                    let list = path.key("tools");
+                    let mut kept = Vec::new();
+                    for (at, tool) in choice.tools.need(&list)?.into_iter().enumerate() {
+                        let path = list.at(at);
+                        let Object(tool) = tool.need(&path)?;
+                        // Hosted tools have no name, and are not offered anyway.
+                        if !matches!(tool.name, Field::Absent) {
+                            kept.push(named(tool, &path)?);
+                        }
+                    }
+                    keep(request, &kept);
+                    let path = path.key("mode");
+                    let mode = choice.mode.opt(&path)?.unwrap_or("auto".into());
+                    Some(word(&mode, &path)?)
+                }
+                other => {
+                    note(&mut request.dropped, other);
+                    None
+                }
+            }
+        }
+    };
+    request.parallel_tools = body.take("parallel_tool_calls")?;
+    Ok(())
+}
+
+fn read_parameters<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+    request.max_tokens = body.whole("max_output_tokens")?;
+    request.temperature = body.number("temperature")?;
+    request.top_p = body.number("top_p")?;
+    request.stream = body.take("stream")?.unwrap_or(false);
+    request.user = body.take("user")?;
+    if request.user.is_none() {
+        request.user = body.take("safety_identifier")?;
+    }
+    let reasoning: Option<Object<ReasoningOptions<'a>>> = body.take("reasoning")?;
+    if let Some(Object(reasoning)) = reasoning {
+        let word = reasoning.effort.opt(&Path::Top("reasoning").key("effort"))?;
+        request.reasoning.effort = word.as_deref().and_then(effort);
+        if word.is_some() && request.reasoning.effort.is_none() {
+            note(&mut request.dropped, "reasoning.effort");
+        }
+    }
+    let path = Path::Top("text");
+    let text: Option<Object<TextOptions<'a>>> = body.take("text")?;
+    if let Some(Object(text)) = text {
+        request.chat_only.extend(text.verbosity.map(|value| ("verbosity", value)));
+        let path = path.key("format");
+        if let Some(Object(format)) = text.format.opt(&path)? {
+            match &*format.r#type.need(&path.key("type"))? {
+                "text" => {}
+                "json_object" => request.format = Format::JsonObject,
+                "json_schema" => {
+                    request.format = Format::JsonSchema {
+                        name: format.name.opt(&path.key("name"))?,
+                        schema: schema(format.schema, &path.key("schema"))?,
+                        strict: format.strict.opt(&path.key("strict"))?.unwrap_or(false),
+                    };
+                }
+                _ => note(&mut request.dropped, "text.format"),
+            }
+        }
+    }
+    Ok(())
+}

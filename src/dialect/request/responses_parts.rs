@@ -1,0 +1,99 @@
+//! Parts of Responses items: messages, outputs, summaries (openai-responses §2).
+
+use super::super::error::ApiError;
+use super::super::model::{Part, Source};
+use super::fields::{Content, Field, List, Object, Path, TextOr};
+use super::parts::{file, left_out, source};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Any part of a message, an output or a summary.
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+pub(super) struct Block<'a> {
+    r#type: Field<Cow<'a, str>>,
+    text: Field<Cow<'a, str>>,
+    refusal: Field<Cow<'a, str>>,
+    image_url: Field<TextOr<'a, ImageUrl<'a>>>,
+    file_data: Field<Cow<'a, str>>,
+    file_url: Field<Cow<'a, str>>,
+    filename: Field<Cow<'a, str>>,
+    stdout: Field<Cow<'a, str>>,
+    stderr: Field<Cow<'a, str>>,
+    outcome: Option<&'a RawValue>,
+}
+
+/// Chat's form of an address, which some clients send here, too.
+#[derive(Deserialize, Default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+pub(super) struct ImageUrl<'a> {
+    url: Field<Cow<'a, str>>,
+}
+
+/// The parts of a message or an output.
+pub(super) fn shown<'a>(
+    content: Content<'a, Block<'a>>,
+    path: &Path,
+    dropped: &mut Vec<String>,
+) -> Result<Vec<Part<'a>>, ApiError> {
+    let blocks = match content {
+        Content::Text(text) if text.is_empty() => return Ok(Vec::new()),
+        Content::Text(text) => return Ok(vec![Part::Text(text)]),
+        Content::Parts(blocks) => blocks,
+    };
+    let mut parts = Vec::with_capacity(blocks.len());
+    for (at, block) in blocks.into_iter().enumerate() {
+        let path = path.at(at);
+        let Object(block) = block.need(&path)?;
+        if !matches!(block.stdout, Field::Absent) {
+            let stdout = block.stdout.need(&path.key("stdout"))?;
+            let stderr = block.stderr.opt(&path.key("stderr"))?.unwrap_or_default();
+            let outcome = block.outcome.map_or("", RawValue::get);
+            parts.push(Part::Text(format!("{stdout}{stderr}\n{outcome}").trim().to_owned().into()));
+            continue;
+        }
+        let kind = block.r#type.need(&path.key("type"))?;
+        parts.push(match &*kind {
+            "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
+                Part::Text(block.text.need(&path.key("text"))?)
+            }
+            "refusal" => Part::Refusal(block.refusal.need(&path.key("refusal"))?),
+            "input_image" => {
+                let path = path.key("image_url");
+                match block.image_url.opt(&path)? {
+                    Some(TextOr::Text(url)) => Part::Image(source(url)),
+                    Some(TextOr::Object(image)) => Part::Image(source(image.url.need(&path.key("url"))?)),
+                    None => left_out("image file_id", dropped),
+                }
+            }
+            "input_file" => {
+                let name = block.filename.opt(&path.key("filename"))?;
+                let data = block.file_data.opt(&path.key("file_data"))?;
+                let url = block.file_url.opt(&path.key("file_url"))?;
+                match (data, url) {
+                    (Some(data), _) => file(data, name),
+                    (None, Some(url)) => Part::Document { source: Source::Url(url), name },
+                    (None, None) => left_out("file_id", dropped),
+                }
+            }
+            other => left_out(other, dropped),
+        });
+    }
+    parts.retain(|part| !matches!(part, Part::Text(text) | Part::Refusal(text) if text.is_empty()));
+    Ok(parts)
+}
+
+/// The texts of a summary or of shown reasoning.
+pub(super) fn collect_texts<'a>(
+    blocks: List<Block<'a>>,
+    path: &Path,
+    out: &mut Vec<Cow<'a, str>>,
+) -> Result<(), ApiError> {
+    for (at, block) in blocks.into_iter().enumerate() {
+        let path = path.at(at);
+        let Object(block) = block.need(&path)?;
+        out.extend(block.text.opt(&path.key("text"))?.filter(|text| !text.is_empty()));
+    }
+    Ok(())
+}
