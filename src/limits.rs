@@ -119,6 +119,8 @@ pub const ATTEMPTS_MAX: usize = 64;
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Tool calls of one answer. Agents see about ten.
 pub const ANSWER_CALLS_MAX: usize = 256;
+/// Blocks of one answer. Interleaved thinking makes some hundreds; each costs more memory than its bytes.
+pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
 /// Idle connections kept to one provider.
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.

@@ -166,7 +166,8 @@ fn parts_know_only_what_is_below_them() {
                 let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
                 let place = format!("{}:{number}: {}", source.path, line.trim());
                 assert!(!name.is_empty(), "one path for each `use`, so that it can be found: {place}");
-                let known = name == part || matches!(name, "limits" | "secret" | "url") || allowed.contains(&name);
+                let known =
+                    name == part || matches!(name, "limits" | "secret" | "url") || allowed.contains(&name);
                 assert!(known, "{part} must not know {name}: {place}");
                 uses += 1;
             }

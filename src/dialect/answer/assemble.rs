@@ -5,8 +5,10 @@
 use super::json::Completeness;
 use super::{ReadError, Sink, make_id};
 use crate::dialect::model::{Block, Event};
-use crate::limits::{ANSWER_CALLS_MAX, REORDER_BYTES_MAX, SPARE_REASONING_BYTES_MAX};
+use crate::limits::{ANSWER_BLOCKS_MAX, ANSWER_CALLS_MAX, REORDER_BYTES_MAX, SPARE_REASONING_BYTES_MAX};
 use std::collections::VecDeque;
+
+const TOO_MANY_BLOCKS: ReadError = ReadError::Broken("the answer has more blocks than we take");
 
 /// What a piece of text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(super) struct Assembler {
     /// Reasoning so far, while it may turn out to be all there is.
     spare: String,
     spare_lost: bool,
+    /// Blocks of text so far.
+    opened: usize,
     /// Text, a refusal or a call has been opened.
     answered: bool,
     pub(super) has_content: bool,
@@ -81,6 +85,7 @@ impl Assembler {
             held_bytes: 0,
             spare: String::new(),
             spare_lost: false,
+            opened: 0,
             answered: false,
             has_content: false,
             has_calls: false,
@@ -95,7 +100,10 @@ impl Assembler {
         }
         if self.waiting.is_empty() && !self.in_half_call() {
             self.emit(kind, text, sink);
-            return Ok(());
+            return if self.opened > ANSWER_BLOCKS_MAX { Err(TOO_MANY_BLOCKS) } else { Ok(()) };
+        }
+        if self.waiting.len() >= ANSWER_BLOCKS_MAX {
+            return Err(TOO_MANY_BLOCKS);
         }
         self.hold(text.len())?;
         match self.waiting.back_mut() {
@@ -218,7 +226,9 @@ impl Assembler {
         };
         // Gemini numbers every call 0: another id at the same index is another call. So is a name with arguments
         // behind arguments that are complete, where there are no ids at all.
+        // Without a name it goes on: some servers make up an id for every fragment.
         let other_id = !fragment.id.is_empty() && !call.id.is_empty() && !same_id(call);
+        let other_id = other_id && !fragment.name.is_empty();
         let begins = !fragment.name.is_empty() && !fragment.arguments.is_empty();
         let again = call.scan.is_complete() && begins && !same_id(call);
         (!other_id && !again).then_some(at)
@@ -228,7 +238,9 @@ impl Assembler {
     fn advance(&mut self, sink: Sink<'_>) {
         while !self.in_half_call() {
             match self.waiting.front() {
-                Some(&Waiting::Call(at)) if self.calls.get(at).is_some_and(|call| call.name.is_empty()) => return,
+                Some(&Waiting::Call(at)) if self.calls.get(at).is_some_and(|call| call.name.is_empty()) => {
+                    return;
+                }
                 None => return,
                 Some(_) => {}
             }
@@ -254,7 +266,8 @@ impl Assembler {
     fn open_call(&mut self, at: usize, sink: Sink<'_>) {
         let Some(call) = self.calls.get(at).filter(|call| !call.name.is_empty()) else { return };
         let is_taken = |id: &str| self.calls.iter().any(|other| other.opened && other.id == id);
-        let made_up = (call.id.is_empty() || is_taken(&call.id)).then(|| make_id("call_", self.seed, at as u64));
+        let made_up =
+            (call.id.is_empty() || is_taken(&call.id)).then(|| make_id("call_", self.seed, at as u64));
         self.close(sink);
         self.answer();
         self.has_calls = true;
@@ -275,6 +288,7 @@ impl Assembler {
         if self.open != Open::Text(kind) {
             self.close(sink);
             self.open = Open::Text(kind);
+            self.opened += 1;
             sink(Event::Open(match kind {
                 Kind::Text => Block::Text,
                 Kind::Thinking => Block::Thinking,

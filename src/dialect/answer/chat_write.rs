@@ -32,7 +32,9 @@ enum Open {
     Nothing,
     Text(&'static str),
     /// Its arguments go out as they come; `begun`: some have.
-    Function { begun: bool },
+    Function {
+        begun: bool,
+    },
     /// A custom tool takes text: its wrapped arguments are collected.
     Custom(String),
 }
@@ -142,7 +144,10 @@ impl ChatWriter {
             }
             Open::Custom(held) if held.len() + piece.len() <= STREAM_OUTPUT_BYTES_MAX => held.push_str(piece),
             Open::Custom(_) => {
-                out("", &error_json(Failure::Server, "The input of a tool call is longer than this proxy holds."));
+                out(
+                    "",
+                    &error_json(Failure::Server, "The input of a tool call is longer than this proxy holds."),
+                );
                 self.ended = true;
             }
         }
@@ -175,7 +180,11 @@ impl ChatWriter {
         self.frame.clear();
         self.frame.push_str(&self.head);
         // Writing into a `String` cannot fail.
-        let _ = write!(self.frame, "\"tool_calls\":[{{\"index\":{},\"function\":{{", self.calls.saturating_sub(1));
+        let _ = write!(
+            self.frame,
+            "\"tool_calls\":[{{\"index\":{},\"function\":{{",
+            self.calls.saturating_sub(1)
+        );
         push_member(&mut self.frame, "arguments", piece);
         self.frame.extend(["}}]", TAIL]);
         out("", &self.frame);

@@ -195,11 +195,9 @@ impl Fold {
             writer.event(Event::Close { signature: block.signature.as_deref() }, none);
         }
         let end = match &self.end {
-            End::Finish { reason, stop_sequence, usage } => Event::Finish {
-                reason: *reason,
-                stop_sequence: stop_sequence.as_deref(),
-                usage: *usage,
-            },
+            End::Finish { reason, stop_sequence, usage } => {
+                Event::Finish { reason: *reason, stop_sequence: stop_sequence.as_deref(), usage: *usage }
+            }
             End::Failed { failure, message } => Event::Failed { failure: *failure, message },
         };
         writer.event(end, &mut |_, data| {

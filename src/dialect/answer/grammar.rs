@@ -66,7 +66,9 @@ impl Grammar {
                 let block = self.said.blocks.last_mut().unwrap();
                 assert!(signature.is_none() || block.kind == "thinking");
                 assert!(
-                    matches!(block.kind, "tool" | "redacted") || !block.text.is_empty() || signature.is_some(),
+                    matches!(block.kind, "tool" | "redacted")
+                        || !block.text.is_empty()
+                        || signature.is_some(),
                     "an empty block"
                 );
                 if block.kind == "thinking" {
@@ -155,7 +157,11 @@ pub(super) fn check_chat(frames: &Frames, include_usage: bool) {
         }
         assert!(choices.len() == 1 && choices[0]["index"] == 0 && !finished);
         let delta = choices[0]["delta"].as_object().unwrap();
-        assert_eq!(delta.contains_key("role"), !std::mem::replace(&mut role, true), "the role once and first");
+        assert_eq!(
+            delta.contains_key("role"),
+            !std::mem::replace(&mut role, true),
+            "the role once and first"
+        );
         for call in delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
             let index = usize::try_from(call["index"].as_u64().unwrap()).unwrap();
             let begins = call.get("id").is_some();
@@ -175,7 +181,10 @@ pub(super) fn check_chat(frames: &Frames, include_usage: bool) {
         if finished {
             let known = ["stop", "length", "tool_calls", "content_filter"];
             assert!(known.contains(&reason.as_str().unwrap()) && delta.is_empty());
-            assert!(calls.iter().all(|&said| said), "every call says its arguments, `{{}}` if there are none");
+            assert!(
+                calls.iter().all(|&said| said),
+                "every call says its arguments, `{{}}` if there are none"
+            );
         }
     }
     assert_eq!((finished, usages), (!failed, usize::from(include_usage && !failed)));
@@ -194,8 +203,15 @@ pub(super) fn check_messages(frames: &Frames) {
         match *name {
             "message_start" => {
                 let message = &event["message"];
-                assert!(message["id"].as_str().unwrap().starts_with("msg_") && message["content"] == Value::from([(); 0].to_vec()));
-                assert!(message["stop_reason"].is_null() && message["role"] == "assistant" && message["type"] == "message");
+                assert!(
+                    message["id"].as_str().unwrap().starts_with("msg_")
+                        && message["content"] == Value::from([(); 0].to_vec())
+                );
+                assert!(
+                    message["stop_reason"].is_null()
+                        && message["role"] == "assistant"
+                        && message["type"] == "message"
+                );
                 check_messages_usage(&message["usage"]);
             }
             "content_block_start" => {
@@ -207,7 +223,10 @@ pub(super) fn check_messages(frames: &Frames) {
                     "thinking" => assert!(block["thinking"] == "" && block["signature"] == ""),
                     "redacted_thinking" => assert!(block["data"].is_string()),
                     "tool_use" => {
-                        assert!(!block["id"].as_str().unwrap().is_empty() && block["input"] == serde_json::json!({}));
+                        assert!(
+                            !block["id"].as_str().unwrap().is_empty()
+                                && block["input"] == serde_json::json!({})
+                        );
                         assert!(!block["name"].as_str().unwrap().is_empty());
                     }
                     other => panic!("block {other}"),
@@ -222,8 +241,12 @@ pub(super) fn check_messages(frames: &Frames) {
                 match (&**kind, delta["type"].as_str().unwrap()) {
                     ("text", "text_delta") => said.push_str(delta["text"].as_str().unwrap()),
                     ("thinking", "thinking_delta") => said.push_str(delta["thinking"].as_str().unwrap()),
-                    ("thinking", "signature_delta") => *signed = !delta["signature"].as_str().unwrap().is_empty(),
-                    ("tool_use", "input_json_delta") => said.push_str(delta["partial_json"].as_str().unwrap()),
+                    ("thinking", "signature_delta") => {
+                        *signed = !delta["signature"].as_str().unwrap().is_empty()
+                    }
+                    ("tool_use", "input_json_delta") => {
+                        said.push_str(delta["partial_json"].as_str().unwrap())
+                    }
                     other => panic!("{other:?}"),
                 }
             }
@@ -282,7 +305,8 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
         if let Some(response) = event.get("response") {
             assert_eq!(response["id"], events[0].1["response"]["id"]);
             assert!(response["id"].as_str().unwrap().starts_with("resp_"));
-            let required = ["parallel_tool_calls", "tool_choice", "tools", "created_at", "model", "output", "metadata"];
+            let required =
+                ["parallel_tool_calls", "tool_choice", "tools", "created_at", "model", "output", "metadata"];
             assert!(required.iter().all(|key| !response[*key].is_null()), "{response}");
         }
         match *name {
@@ -304,13 +328,20 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
                 };
                 assert!(id.starts_with(prefix) && ids.insert(id.to_owned()), "{id}");
                 let empty = ["content", "summary", "arguments", "input"].map(|key| item[key].clone());
-                assert!(empty.iter().all(|v| v.is_null() || v == "" || v.as_array().is_some_and(Vec::is_empty)));
+                assert!(
+                    empty.iter().all(|v| v.is_null() || v == "" || v.as_array().is_some_and(Vec::is_empty))
+                );
                 open = Some((id.to_owned(), kind.to_owned(), String::new(), false));
             }
             "response.output_item.done" => {
                 let (id, kind, said, part) = open.take().expect("an item is open");
                 let item = &event["item"];
-                assert!(event["output_index"] == items.len() && item["id"] == *id && item["type"] == *kind && !part);
+                assert!(
+                    event["output_index"] == items.len()
+                        && item["id"] == *id
+                        && item["type"] == *kind
+                        && !part
+                );
                 let text = match &*kind {
                     "message" => match &item["content"][0]["type"] {
                         kind if kind == "refusal" => &item["content"][0]["refusal"],

@@ -1,6 +1,7 @@
 //! Small JSON matters: strings in and out, and whether a text that comes in pieces is complete.
 
-use serde::Deserialize;
+use super::ReadError;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -60,6 +61,43 @@ pub fn count(value: Option<&RawValue>) -> Option<u64> {
         // `as` saturates, and JSON has no NaN.
         (number >= 0.0 && raw.starts_with(|c: char| c.is_ascii_digit())).then_some(number as u64)
     })
+}
+
+/// Hands on each element of a JSON array without building a list: a long one of small elements would take many times
+/// its bytes.
+///
+/// # Errors
+/// What `take` says, or [`ReadError::Malformed`] if the text is no array of such elements.
+pub fn for_each<'a, T: Deserialize<'a>>(
+    list: &'a str,
+    take: &mut dyn FnMut(T) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    struct Each<'t, T> {
+        take: &'t mut dyn FnMut(T) -> Result<(), ReadError>,
+        failed: &'t mut Option<ReadError>,
+    }
+    impl<'a, T: Deserialize<'a>> Visitor<'a> for Each<'_, T> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
+            while let Some(element) = list.next_element()? {
+                if let Err(error) = (self.take)(element) {
+                    *self.failed = Some(error);
+                    return Err(A::Error::custom("refused"));
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut failed = None;
+    let read = serde_json::Deserializer::from_str(list).deserialize_seq(Each { take, failed: &mut failed });
+    match (read, failed) {
+        (_, Some(error)) => Err(error),
+        (Ok(()), None) => Ok(()),
+        (Err(_), None) => Err(ReadError::Malformed),
+    }
 }
 
 /// Writes `text` as a JSON string, quotes included.
@@ -178,7 +216,7 @@ pub fn object(arguments: &str) -> Option<Cow<'_, str>> {
 
 /// The free text of a wrapped custom tool: `{"input":"…"}`. Anything else is taken as it is.
 pub fn custom_input(arguments: &str) -> Cow<'_, str> {
-    #[derive(Deserialize)]
+    #[derive(serde::Deserialize)]
     struct Wrapped<'a> {
         #[serde(borrow)]
         input: &'a RawValue,

@@ -1,12 +1,12 @@
 //! An Anthropic message, streamed or whole, as events (anthropic-messages §6, §7).
 
-use super::json::{count, object, some_text, text};
+use super::json::{count, for_each, object, some_text, text};
 use super::usage::read_messages;
 use super::{ReadError, Sink, Truncated, make_id};
 use crate::dialect::chat::says_something;
 use crate::dialect::model::{Block, Event, StopReason, Usage};
 use crate::dialect::splice::is_space;
-use crate::limits::ANSWER_CALLS_MAX;
+use crate::limits::{ANSWER_BLOCKS_MAX, ANSWER_CALLS_MAX};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -23,6 +23,7 @@ pub struct MessagesReader {
     index: Option<u64>,
     /// Of the open block.
     signature: String,
+    blocks: usize,
     calls: usize,
     ids: Vec<String>,
     started: bool,
@@ -40,10 +41,17 @@ enum Open {
     /// A block that nobody else knows.
     Ignored,
     /// `shown`: its `Open` has been given out.
-    Text { shown: bool },
-    Thinking { shown: bool },
+    Text {
+        shown: bool,
+    },
+    Thinking {
+        shown: bool,
+    },
     /// `input` is what stood in its start, for providers that send no deltas.
-    Tool { input: String, begun: bool },
+    Tool {
+        input: String,
+        begun: bool,
+    },
 }
 
 type Raw<'a> = Option<&'a RawValue>;
@@ -137,6 +145,7 @@ impl MessagesReader {
             open: Open::Nothing,
             index: None,
             signature: String::new(),
+            blocks: 0,
             calls: 0,
             ids: Vec::new(),
             started: false,
@@ -256,6 +265,7 @@ impl MessagesReader {
                 StopReason::ToolUse
             }
             StopReason::ToolUse => StopReason::End,
+            StopReason::StopSequence if self.stop_sequence.is_none() => StopReason::End,
             reason => reason,
         };
         sink(Event::Finish {
@@ -277,19 +287,19 @@ impl MessagesReader {
             let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
             return Err(if is_json { error() } else { ReadError::Malformed });
         }
-        let message: Message =
-            serde_json::from_str(text).map_err(|e| if e.is_data() { error() } else { ReadError::Malformed })?;
+        let message: Message = serde_json::from_str(text)
+            .map_err(|e| if e.is_data() { error() } else { ReadError::Malformed })?;
         let content = message.content.filter(|raw| raw.get().starts_with('['));
         let is_error = super::json::text(message.r#type).as_deref() == Some("error");
         let (Some(content), false) = (content, is_error || says_something(message.error)) else {
             return Err(error());
         };
-        let blocks: Vec<Content> = serde_json::from_str(content.get()).map_err(|_| ReadError::Malformed)?;
         self.start(Some(&message), sink);
-        for block in &blocks {
-            self.open_block(block, sink)?;
+        for_each(content.get(), &mut |block: Content<'_>| {
+            self.open_block(&block, sink)?;
             self.close(sink);
-        }
+            Ok(())
+        })?;
         self.take_reason(message.stop_reason, message.stop_sequence, message.stop_details, sink);
         self.done = true;
         self.end(true, sink).map_err(|Truncated| ReadError::Malformed)
@@ -346,6 +356,10 @@ impl MessagesReader {
     }
 
     fn open_block(&mut self, block: &Content<'_>, sink: Sink<'_>) -> Result<(), ReadError> {
+        self.blocks += 1;
+        if self.blocks > ANSWER_BLOCKS_MAX {
+            return Err(ReadError::Broken("the answer has more blocks than we take"));
+        }
         let kind = text(block.r#type).unwrap_or_default();
         match &*kind {
             "text" => {
@@ -470,4 +484,133 @@ impl MessagesReader {
 
 fn is_empty_object(text: &str) -> bool {
     text.strip_prefix('{').is_some_and(|rest| rest.trim_start_matches(is_space) == "}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grammar::{Grammar, SaidEnd};
+    use super::*;
+
+    /// Reads the events of a stream; their texts, then how it ended.
+    fn read(events: &[&str]) -> (Vec<(&'static str, String)>, String) {
+        let (mut grammar, mut reader) = (Grammar::default(), MessagesReader::new(1));
+        let mut result = Ok(());
+        for data in events {
+            match reader.event("", data, &mut |event| grammar.event(&event)) {
+                Ok(()) | Err(ReadError::Malformed) => {}
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        let blocks = |grammar: &Grammar| {
+            let said = grammar.said.blocks.iter();
+            said.map(|block| (block.kind, format!("{}{}", block.name, block.text))).collect()
+        };
+        if let Err(error) = result {
+            return (blocks(&grammar), format!("{error:?}"));
+        }
+        let ended = reader.end(true, &mut |event| grammar.event(&event));
+        let end = match (ended, &grammar.said.end) {
+            (Ok(()), Some(SaidEnd::Finish(reason, ..))) => format!("{reason:?}"),
+            (ended, _) => format!("{ended:?}"),
+        };
+        (blocks(&grammar), end)
+    }
+
+    #[track_caller]
+    fn check(events: &[&str], blocks: &[(&'static str, &str)], end: &str) {
+        let blocks = blocks.iter().map(|(kind, text)| (*kind, (*text).to_owned())).collect();
+        assert_eq!(read(events), (blocks, end.to_owned()));
+    }
+
+    const START: &str = r#"{"type":"message_start","message":{"id":"m"}}"#;
+    const TEXT: &str = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"x"}}"#;
+    const TOOL: &str = r#"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t","name":"f","input":{"a":1}}}"#;
+    const JSON: &str =
+        r#"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{}"}}"#;
+    const STOP_1: &str = r#"{"type":"content_block_stop","index":1}"#;
+    const STOP: &str = r#"{"type":"message_stop"}"#;
+
+    fn reason(reason: &str) -> String {
+        format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{reason}"}}}}"#)
+    }
+
+    #[test]
+    fn sloppy_servers_are_understood() {
+        let end = reason("end_turn");
+        check(&[START, TEXT, &end, STOP], &[("text", "x")], "End");
+        check(&[TEXT, &end], &[("text", "x")], "End");
+        check(&[START, TEXT, TOOL, STOP_1, &end], &[("text", "x"), ("tool", r#"f{"a":1}"#)], "ToolUse");
+        check(&[START, TOOL, JSON, STOP_1, STOP], &[("tool", "f{}")], "ToolUse");
+        check(&[START, TOOL, JSON, &end], &[("tool", "f{}")], "ToolUse");
+        check(&[START, "junk", TEXT, "[1]", &end, STOP, TEXT], &[("text", "x")], "End");
+        check(&[START, &reason("tool_use"), STOP], &[], "End");
+        check(&[START, &reason("stop_sequence"), STOP], &[], "End");
+        check(&[START, TEXT, &reason("pause_turn"), STOP], &[("text", "x")], "End");
+    }
+
+    #[test]
+    fn half_answers_are_no_answers() {
+        check(&[START, TEXT], &[("text", "x")], "Err(Truncated)");
+        check(&[START, TOOL, JSON], &[("tool", "f{}")], "Err(Truncated)");
+        check(&[START, TOOL, JSON, STOP], &[("tool", "f{}")], "Err(Truncated)");
+        check(&[START, JSON], &[], r#"Broken("arguments of a call that is not open")"#);
+        let error = r#"{"type":"error","error":{"type":"overloaded_error"}}"#;
+        check(&[START, TEXT, error], &[("text", "x")], &format!("{:?}", ReadError::Error(error.into())));
+        let nameless =
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t"}}"#;
+        check(&[START, nameless], &[], r#"Broken("a tool call without a name")"#);
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let why = r#"{"type":"message_delta","delta":{"stop_reason":"refusal","stop_details":{"explanation":"no"}}}"#;
+        check(&[START, TEXT, why, why, STOP], &[("text", "x"), ("refusal", "no")], "Refusal");
+    }
+
+    #[test]
+    fn whole_answers_are_judged() {
+        for (text, expected) in [
+            (r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#, "error"),
+            (r#"{"error":{"message":"m"}}"#, "error"),
+            (r#"{"detail":"no"}"#, "error"),
+            ("[]", "error"),
+            ("<html>", "malformed"),
+            (r#"{"content":["#, "malformed"),
+            (r#"{"content":["x"]}"#, "malformed"),
+            (r#"{"content":[]}"#, "answer"),
+            (
+                r#"{"content":[{"type":"tool_use","id":"a","name":"f"},{"type":"tool_use","id":"a","name":"f"}]}"#,
+                "answer",
+            ),
+        ] {
+            let mut grammar = Grammar::default();
+            let got = match MessagesReader::new(1).whole(text, &mut |event| grammar.event(&event)) {
+                Ok(()) => "answer",
+                Err(ReadError::Error(_)) => "error",
+                Err(ReadError::Malformed) => "malformed",
+                Err(ReadError::Broken(_)) => "broken",
+            };
+            assert_eq!(got, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn blocks_and_calls_have_limits() {
+        for (over, fits) in [(0, true), (1, false)] {
+            for (block, limit) in [
+                (r#"{"type":"text","text":"x"}"#, ANSWER_BLOCKS_MAX),
+                (r#"{"type":"tool_use","name":"f"}"#, ANSWER_CALLS_MAX),
+            ] {
+                let text = format!("{{\"content\":[{}]}}", vec![block; limit + over].join(","));
+                assert_eq!(
+                    MessagesReader::new(1).whole(&text, &mut |_| ()).is_ok(),
+                    fits,
+                    "{block} {over} over"
+                );
+            }
+        }
+    }
 }

@@ -26,7 +26,9 @@ enum Open {
     Text,
     Thinking,
     /// `begun`: some of its arguments have gone out.
-    Tool { begun: bool },
+    Tool {
+        begun: bool,
+    },
     /// Complete with its start.
     Whole,
 }

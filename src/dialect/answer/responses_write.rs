@@ -184,7 +184,11 @@ impl ResponsesWriter {
         let item = self.item_of(block);
         self.refused |= item.kind == Kind::Refusal;
         let json = item.json(Status::InProgress, None);
-        self.send("response.output_item.added", &format!("\"output_index\":{},\"item\":{json}", self.index), out);
+        self.send(
+            "response.output_item.added",
+            &format!("\"output_index\":{},\"item\":{json}", self.index),
+            out,
+        );
         match item.kind {
             Kind::Text | Kind::Refusal => {
                 let body = format!("{},\"part\":{}", item.place, part(item.kind, ""));
@@ -254,7 +258,8 @@ impl ResponsesWriter {
         let Some(item) = &self.item else { return };
         self.frame.clear();
         // Writing into a `String` cannot fail.
-        let _ = write!(self.frame, "{{\"type\":\"{name}\",\"sequence_number\":{},{},", self.sequence, item.place);
+        let _ =
+            write!(self.frame, "{{\"type\":\"{name}\",\"sequence_number\":{},{},", self.sequence, item.place);
         push_member(&mut self.frame, "delta", piece);
         self.frame.extend([tail, "}"]);
         self.sequence += 1;
@@ -284,7 +289,11 @@ impl ResponsesWriter {
         let part_done = format!("{place},\"part\":{}", part(kind, &said));
         match kind {
             Kind::Text => {
-                self.send("response.output_text.done", &format!("{place},\"text\":{text},\"logprobs\":[]"), out);
+                self.send(
+                    "response.output_text.done",
+                    &format!("{place},\"text\":{text},\"logprobs\":[]"),
+                    out,
+                );
                 self.send("response.content_part.done", &part_done, out);
             }
             Kind::Refusal => {
@@ -305,7 +314,11 @@ impl ResponsesWriter {
             }
         }
         let json = item.json(status, Some(&said));
-        self.send("response.output_item.done", &format!("\"output_index\":{},\"item\":{json}", self.index), out);
+        self.send(
+            "response.output_item.done",
+            &format!("\"output_index\":{},\"item\":{json}", self.index),
+            out,
+        );
         if !self.output.is_empty() {
             self.output.push(',');
         }

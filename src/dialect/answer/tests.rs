@@ -21,7 +21,9 @@ fn files(folder: &str, prefix: &str) -> Vec<(String, String)> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix))
-        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(path).unwrap()))
+        .map(|path| {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(path).unwrap())
+        })
         .collect();
     found.sort();
     found
@@ -211,7 +213,9 @@ impl Matcher {
     fn check(&mut self, path: &str, expected: &Value, actual: &Value) {
         match (expected, actual) {
             (Value::String(mark), _) if mark.starts_with('<') => self.placeholder(path, mark, actual),
-            (Value::String(json), Value::String(text)) if path.ends_with(".arguments") && !json.is_empty() => {
+            (Value::String(json), Value::String(text))
+                if path.ends_with(".arguments") && !json.is_empty() =>
+            {
                 let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
                 assert_eq!(parse(json), parse(text), "{path}");
             }
@@ -220,11 +224,14 @@ impl Matcher {
                 // provider's name is an addition of ours.
                 let is_response = expected.get("object").is_some_and(|object| object == "response");
                 let keys = expected.keys().chain(actual.keys().filter(|key| {
-                    !is_response && !["output_tokens_details", "completion_tokens_details", "provider_name"].contains(&key.as_str())
+                    !is_response
+                        && !["output_tokens_details", "completion_tokens_details", "provider_name"]
+                            .contains(&key.as_str())
                 }));
                 for key in keys {
                     let null = Value::Null;
-                    let (expected, actual) = (expected.get(key).unwrap_or(&null), actual.get(key).unwrap_or(&null));
+                    let (expected, actual) =
+                        (expected.get(key).unwrap_or(&null), actual.get(key).unwrap_or(&null));
                     self.check(&format!("{path}.{key}"), expected, actual);
                 }
             }
@@ -248,7 +255,9 @@ impl Matcher {
             "<chatcmpl_id>" => text.starts_with("chatcmpl-"),
             "<own marker>" => text.starts_with(SIGNATURE_MARK),
             "<any>" | "<any text>" => !text.is_empty(),
-            _ if mark.starts_with("<item_") => ["msg_", "rs_", "fc_", "ctc_"].iter().any(|p| text.starts_with(p)),
+            _ if mark.starts_with("<item_") => {
+                ["msg_", "rs_", "fc_", "ctc_"].iter().any(|p| text.starts_with(p))
+            }
             other => panic!("{path}: placeholder {other}"),
         };
         assert!(fits, "{path}: {actual} is no {mark}");
@@ -299,7 +308,10 @@ fn joined(events: Vec<Value>) -> Vec<Value> {
 }
 
 fn pairs(kind: &str) -> Vec<(String, Value)> {
-    files("pairs", kind).into_iter().map(|(name, text)| (name, serde_json::from_str(&text).unwrap())).collect()
+    files("pairs", kind)
+        .into_iter()
+        .map(|(name, text)| (name, serde_json::from_str(&text).unwrap()))
+        .collect()
 }
 
 fn input(pair: &Value) -> (String, String, String) {
@@ -331,8 +343,10 @@ fn golden_pairs_of_streams() {
             drive(&from, [stream.as_bytes()], true, sink);
         });
         check_frames(&to, &frames);
-        let actual =
-            frames.iter().filter(|(_, data)| data != "[DONE]").map(|(_, data)| serde_json::from_str(data).unwrap());
+        let actual = frames
+            .iter()
+            .filter(|(_, data)| data != "[DONE]")
+            .map(|(_, data)| serde_json::from_str(data).unwrap());
         let actual = Value::from(joined(actual.collect()));
         let expected = Value::from(joined(pair["expect"].as_array().unwrap().clone()));
         Matcher { bound: HashMap::new() }.check(&name, &expected, &actual);
@@ -387,7 +401,8 @@ fn wholes() -> Vec<(&'static str, String, String)> {
     let of = |dialect: &'static str| {
         files(dialect, "response_").into_iter().map(move |(name, text)| (dialect, name, text))
     };
-    let all: Vec<_> = of("chat").chain(of("messages")).filter(|(_, name, _)| !name.contains("count_tokens")).collect();
+    let all: Vec<_> =
+        of("chat").chain(of("messages")).filter(|(_, name, _)| !name.contains("count_tokens")).collect();
     assert!(all.len() >= 28, "only {} answers found", all.len());
     all
 }
@@ -399,7 +414,8 @@ fn every_sample_says_the_same_at_every_split() {
         let expected = said(dialect, bytes, true);
         for cut in 0..=bytes.len() {
             let mut grammar = Grammar::default();
-            let got = drive(dialect, [&bytes[..cut], &bytes[cut..]], true, &mut |event| grammar.event(&event));
+            let got =
+                drive(dialect, [&bytes[..cut], &bytes[cut..]], true, &mut |event| grammar.event(&event));
             assert_eq!((grammar.said, got.0, got.1), expected, "{name} cut at {cut}");
         }
         let mut grammar = Grammar::default();
@@ -421,7 +437,8 @@ fn samples_end_as_they_should() {
         if !name.contains("html") {
             assert_eq!(outcome, expected, "{dialect} {name}");
         }
-        let empty = ["stream_empty.sse", "stream_error_first.sse", "stream_html_body.txt", "stream_refusal.sse"];
+        let empty =
+            ["stream_empty.sse", "stream_error_first.sse", "stream_html_body.txt", "stream_refusal.sse"];
         assert_eq!(
             content,
             !empty.contains(&name.as_str()) || (dialect == "chat" && name == "stream_refusal.sse"),
@@ -448,7 +465,10 @@ fn every_writer_satisfies_its_protocol_with_every_sample() {
             println!("{dialect} {name} to {to}");
             match result {
                 Ok(()) => check_frames(to, &frames),
-                Err(error) => assert!(matches!(error, ReadError::Error(_)) && name.contains("error"), "{name}: {error:?}"),
+                Err(error) => assert!(
+                    matches!(error, ReadError::Error(_)) && name.contains("error"),
+                    "{name}: {error:?}"
+                ),
             }
         }
     }
@@ -589,12 +609,283 @@ fn answers_cut_at_every_byte_never_end_well_by_mistake() {
 fn nonsense_in_any_place_is_survived() {
     for (dialect, _, text) in streams().into_iter().chain(wholes()) {
         for at in 0..text.len() {
-            for byte in [b'"', b'{', b']', b'0', b'\\'] {
-                let mut bytes = text.clone().into_bytes();
-                bytes[at] = byte;
-                let (said, ..) = said(dialect, &bytes, false);
-                assert!(said.end.is_some());
-            }
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] = b"\"{]0\\"[at % 5];
+            let (said, ..) = said(dialect, &bytes, false);
+            assert!(said.end.is_some(), "{at} of {text}");
         }
     }
+}
+
+// --- Tools as the client knows them -------------------------------------------------------------------------
+
+fn client_tools() -> ClientTools {
+    let tool = |name: &str, namespace: Option<&str>, custom| ClientTool {
+        name: name.into(),
+        namespace: namespace.map(str::to_owned),
+        custom,
+    };
+    ClientTools(HashMap::from([
+        ("apply_patch".to_owned(), tool("apply_patch", None, true)),
+        ("agents__spawn".to_owned(), tool("spawn", Some("agents"), false)),
+        ("mcp_read".to_owned(), tool("mcp.read", None, false)),
+    ]))
+}
+
+fn calls(sink: Sink<'_>) {
+    sink(Event::Start { id: "", model: "", usage: Usage::default() });
+    let all: [(&str, &[&str]); 3] = [
+        ("apply_patch", &["{\"inp", "ut\":\"*** Begin\\n\"}"]),
+        ("agents__spawn", &["{\"message\":", "\"x\"}"]),
+        ("mcp_read", &[]),
+    ];
+    for (name, pieces) in all {
+        sink(Event::Open(Block::Tool { id: &format!("call_{name}"), name, signature: Some("sig") }));
+        pieces.iter().for_each(|piece| sink(Event::Delta(piece)));
+        sink(Event::Close { signature: None });
+    }
+    sink(Event::Finish { reason: StopReason::ToolUse, stop_sequence: None, usage: Usage::default() });
+}
+
+#[test]
+fn responses_clients_get_custom_and_namespace_calls() {
+    let frames = written("responses", &client_tools(), calls);
+    let response = check_responses(&frames);
+    let mut fold = Fold::default();
+    calls(&mut |event| fold.event(event));
+    let whole = fold.into_responses(&names(), client_tools(), Echo::default());
+    assert_eq!(serde_json::from_str::<Value>(&whole).unwrap(), response);
+    let mut output = response["output"].clone();
+    output
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .for_each(|item| drop(item.as_object_mut().unwrap().remove("id")));
+    let expected = serde_json::json!([
+        {"type":"custom_tool_call","call_id":"call_apply_patch","name":"apply_patch","input":"*** Begin\n"},
+        {"type":"function_call","call_id":"call_agents__spawn","name":"spawn","namespace":"agents",
+            "arguments":"{\"message\":\"x\"}","status":"completed"},
+        {"type":"function_call","call_id":"call_mcp_read","name":"mcp.read","arguments":"{}","status":"completed"},
+    ]);
+    assert_eq!(output, expected);
+}
+
+#[test]
+fn chat_and_messages_clients_get_their_own_names() {
+    let frames = written("chat", &client_tools(), calls);
+    check_chat(&frames, true);
+    let mut fold = Fold::default();
+    calls(&mut |event| fold.event(event));
+    let whole: Value = serde_json::from_str(&fold.into_chat(&names(), &client_tools())).unwrap();
+    let google = serde_json::json!({"google":{"thought_signature":"sig"}});
+    let expected = serde_json::json!([
+        {"id":"call_apply_patch","type":"custom","custom":{"name":"apply_patch","input":"*** Begin\n"},"extra_content":google},
+        {"id":"call_agents__spawn","type":"function","function":{"name":"spawn","arguments":"{\"message\":\"x\"}"},"extra_content":google},
+        {"id":"call_mcp_read","type":"function","function":{"name":"mcp.read","arguments":"{}"},"extra_content":google},
+    ]);
+    assert_eq!(whole["choices"][0]["message"]["tool_calls"], expected);
+    let deltas: String = frames.iter().map(|(_, data)| data.as_str()).collect();
+    assert!(deltas.contains(r#"{"index":0,"custom":{"input":"*** Begin\n"}}"#), "{deltas}");
+    let frames = written("messages", &client_tools(), calls);
+    check_messages(&frames);
+    assert!(frames.iter().any(|(_, data)| data.contains(r#""name":"mcp.read""#)));
+}
+
+// --- Endings ------------------------------------------------------------------------------------------------
+
+#[test]
+fn failures_are_told_at_any_moment() {
+    let failed = |sink: Sink<'_>, message: &str| sink(Event::Failed { failure: Failure::RateLimit, message });
+    for to in ["chat", "messages", "responses"] {
+        for block in [
+            None,
+            Some(Block::Text),
+            Some(Block::Thinking),
+            Some(Block::Tool { id: "t", name: "f", signature: None }),
+        ] {
+            let frames = written(to, &ClientTools::default(), |sink| {
+                if let Some(block) = block {
+                    sink(Event::Start { id: "", model: "", usage: Usage::default() });
+                    sink(Event::Open(block));
+                    sink(Event::Delta("x"));
+                }
+                failed(sink, "slow \"down\"");
+                failed(sink, "twice");
+            });
+            check_frames(to, &frames);
+            let (_, last) = frames.last().unwrap();
+            assert!(last.contains(r#"slow \"down\""#), "{last}");
+            let code = if to == "messages" { "rate_limit_error" } else { "rate_limit_exceeded" };
+            assert!(last.contains(code), "{last}");
+        }
+    }
+    assert!(Fold::default().into_chat(&names(), &ClientTools::default()).contains("broke off"));
+    assert!(Fold::default().into_messages(&names(), &ClientTools::default()).contains("api_error"));
+    let response = Fold::default().into_responses(&names(), ClientTools::default(), Echo::default());
+    assert!(response.contains("\"status\":\"failed\""), "{response}");
+}
+
+#[test]
+fn what_was_cut_off_is_incomplete() {
+    let cut = |sink: Sink<'_>| {
+        sink(Event::Start { id: "", model: "", usage: Usage::default() });
+        for block in [Block::Text, Block::Tool { id: "t", name: "f", signature: None }] {
+            sink(Event::Open(block));
+            sink(Event::Delta("{\"a"));
+            sink(Event::Close { signature: None });
+        }
+        sink(Event::Finish { reason: StopReason::MaxTokens, stop_sequence: None, usage: Usage::default() });
+    };
+    let response = check_responses(&written("responses", &ClientTools::default(), cut));
+    assert_eq!(response["incomplete_details"]["reason"], "max_output_tokens");
+    let statuses: Vec<_> =
+        response["output"].as_array().unwrap().iter().map(|item| &item["status"]).collect();
+    assert_eq!(statuses, ["completed", "incomplete"]);
+    let mut fold = Fold::default();
+    cut(&mut |event| fold.event(event));
+    let message: Value =
+        serde_json::from_str(&fold.into_messages(&names(), &ClientTools::default())).unwrap();
+    assert_eq!(message["content"][1]["input"], serde_json::json!({"_raw": "{\"a"}));
+    assert_eq!(message["stop_reason"], "max_tokens");
+}
+
+#[test]
+fn refusals_keep_the_models_words() {
+    let refuse = |words: bool| {
+        move |sink: Sink<'_>| {
+            sink(Event::Start { id: "", model: "", usage: Usage::default() });
+            if words {
+                sink(Event::Open(Block::Refusal));
+                sink(Event::Delta("no"));
+                sink(Event::Close { signature: None });
+            }
+            sink(Event::Finish { reason: StopReason::Refusal, stop_sequence: None, usage: Usage::default() });
+        }
+    };
+    let response = check_responses(&written("responses", &ClientTools::default(), refuse(true)));
+    assert_eq!(
+        (&response["status"], &response["output"][0]["content"][0]["refusal"]),
+        (&"completed".into(), &"no".into())
+    );
+    let response = check_responses(&written("responses", &ClientTools::default(), refuse(false)));
+    assert_eq!(response["incomplete_details"]["reason"], "content_filter");
+    for words in [true, false] {
+        for to in ["chat", "messages"] {
+            check_frames(to, &written(to, &ClientTools::default(), refuse(words)));
+        }
+    }
+}
+
+#[test]
+fn signatures_survive_where_they_can() {
+    let think = |sink: Sink<'_>| {
+        sink(Event::Start { id: "", model: "", usage: Usage::default() });
+        for (text, signature) in [("r", Some("sig")), ("", Some("only")), ("s", None)] {
+            sink(Event::Open(Block::Thinking));
+            if !text.is_empty() {
+                sink(Event::Delta(text));
+            }
+            sink(Event::Close { signature });
+        }
+        sink(Event::Open(Block::RedactedThinking("data")));
+        sink(Event::Close { signature: None });
+        sink(Event::Finish { reason: StopReason::End, stop_sequence: None, usage: Usage::default() });
+    };
+    let response = check_responses(&written("responses", &ClientTools::default(), think));
+    let encrypted: Vec<_> = (0..4).map(|n| response["output"][n]["encrypted_content"].as_str()).collect();
+    let expected =
+        [Some("aifs-signature.sig"), Some("aifs-signature.only"), None, Some("aifs-redacted.data")];
+    assert_eq!(encrypted, expected);
+    let frames = written("messages", &ClientTools::default(), think);
+    check_messages(&frames);
+    let signatures: Vec<String> = frames
+        .iter()
+        .filter_map(|(_, data)| {
+            Some(serde_json::from_str::<Value>(data).ok()?["delta"]["signature"].as_str()?.to_owned())
+        })
+        .collect();
+    assert_eq!(signatures[..2], ["sig", "only"]);
+    assert!(signatures[2].starts_with(SIGNATURE_MARK) && signatures[2].len() > SIGNATURE_MARK.len());
+    check_chat(&written("chat", &ClientTools::default(), think), true);
+}
+
+#[test]
+fn a_response_repeats_its_request() {
+    let fields = HashMap::from([
+        ("tools", r#"[{"type":"function"}]"#),
+        ("temperature", "null"),
+        ("service_tier", "\"flex\""),
+    ]);
+    let echo = Echo::new(|key| fields.get(key).copied());
+    let mut fold = Fold::default();
+    calls(&mut |event| fold.event(event));
+    let response: Value = serde_json::from_str(&fold.into_responses(&names(), client_tools(), echo)).unwrap();
+    assert_eq!(response["tools"][0]["type"], "function");
+    assert_eq!(
+        (&response["temperature"], &response["service_tier"], &response["store"]),
+        (&1.0.into(), &"flex".into(), &false.into())
+    );
+    assert_eq!((&response["provider_name"], &response["model"]), (&"p".into(), &"backend-model".into()));
+}
+
+#[test]
+fn provider_names_are_where_clients_look() {
+    for (to, place, every) in [
+        ("chat", "/provider_name", true),
+        ("messages", "/message/provider_name", false),
+        ("responses", "/response/provider_name", false),
+    ] {
+        let frames = written(to, &ClientTools::default(), calls);
+        for (n, (_, data)) in frames.iter().filter(|(_, data)| data != "[DONE]").enumerate() {
+            let event: Value = serde_json::from_str(data).unwrap();
+            let expected = every || n == 0 || event.get("response").is_some();
+            assert_eq!(event.pointer(place).is_some_and(|name| name == "p"), expected, "{to} {data}");
+        }
+    }
+}
+
+#[test]
+fn the_usage_chunk_is_for_those_who_asked() {
+    for asked in [true, false] {
+        let mut frames = Frames::new();
+        let mut writer = ChatWriter::new(&names(), asked, ClientTools::default());
+        calls(&mut |event| writer.event(event, &mut |name, data| frames.push((name.into(), data.into()))));
+        check_chat(&frames, asked);
+    }
+}
+
+#[test]
+fn the_output_of_a_stream_has_a_limit() {
+    use crate::limits::STREAM_OUTPUT_BYTES_MAX;
+    for (over, status) in [(0, "completed"), (1, "failed")] {
+        let frames = written("responses", &ClientTools::default(), |sink| {
+            sink(Event::Start { id: "", model: "", usage: Usage::default() });
+            sink(Event::Open(Block::Text));
+            sink(Event::Delta(&"x".repeat(STREAM_OUTPUT_BYTES_MAX - 1)));
+            sink(Event::Delta(&"x".repeat(1 + over)));
+            sink(Event::Close { signature: None });
+            sink(Event::Finish { reason: StopReason::End, stop_sequence: None, usage: Usage::default() });
+        });
+        assert_eq!(check_responses(&frames)["status"], status);
+        let frames = written("chat", &client_tools(), |sink| {
+            sink(Event::Start { id: "", model: "", usage: Usage::default() });
+            sink(Event::Open(Block::Tool { id: "t", name: "apply_patch", signature: None }));
+            sink(Event::Delta(&"x".repeat(STREAM_OUTPUT_BYTES_MAX - 1)));
+            sink(Event::Delta(&"x".repeat(1 + over)));
+            sink(Event::Close { signature: None });
+            sink(Event::Finish { reason: StopReason::ToolUse, stop_sequence: None, usage: Usage::default() });
+        });
+        check_chat(&frames, true);
+        assert_eq!(frames.last().unwrap().1 == "[DONE]", over == 0);
+    }
+}
+
+#[test]
+fn ids_are_all_different() {
+    let mut ids: Vec<String> =
+        (0..100).flat_map(|seed| (0..100).map(move |n| make_id("", seed, n))).collect();
+    assert!(ids.iter().all(|id| id.len() == 24 && id.bytes().all(|b| b.is_ascii_alphanumeric())));
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 10_000);
 }

@@ -51,6 +51,13 @@ impl ThinkFilter {
         self.state == State::Off
     }
 
+    /// There are no tags after all, unless one has been seen.
+    pub(super) fn pass(&mut self) {
+        if matches!(self.state, State::Start { .. }) && self.held.is_empty() {
+            self.state = State::Off;
+        }
+    }
+
     /// Takes a piece and gives `emit` what is certain: whether it is reasoning, and the text.
     pub(super) fn take(&mut self, piece: &str, emit: &mut dyn FnMut(bool, &str)) {
         let joined;
@@ -79,8 +86,7 @@ impl ThinkFilter {
                         return;
                     } else {
                         let [(_, close), _] = TAGS;
-                        self.state =
-                            if unopened { State::Inside { close, blank: true } } else { State::Off };
+                        self.state = if unopened { State::Inside { close, blank: true } } else { State::Off };
                         rest
                     }
                 }
@@ -127,7 +133,10 @@ impl ThinkFilter {
 /// Length of the longest end of `text` with which `tag` could begin. Tags are ASCII, so it is on a boundary.
 fn tag_start(text: &str, tag: &str) -> usize {
     let longest = text.len().min(tag.len() - 1);
-    (1..=longest).rev().find(|&n| tag.as_bytes().get(..n) == text.as_bytes().get(text.len() - n..)).unwrap_or(0)
+    (1..=longest)
+        .rev()
+        .find(|&n| tag.as_bytes().get(..n) == text.as_bytes().get(text.len() - n..))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -158,7 +167,12 @@ mod tests {
     fn reasoning_is_parted_from_text_at_every_cut() {
         use ThinkTags::{Leading, None, Unopened};
         check(Leading, "<think>\n2+2 is 4.\n</think>\n\n4", "2+2 is 4.\n", "4");
-        check(Leading, "\n<thought>a</think>b</thought>c <think>d</think>", "a</think>b", "c <think>d</think>");
+        check(
+            Leading,
+            "\n<thought>a</think>b</thought>c <think>d</think>",
+            "a</think>b",
+            "c <think>d</think>",
+        );
         check(Leading, "no <think>x</think>", "", "no <think>x</think>");
         check(Leading, "<thin", "", "<thin");
         check(Leading, "<thinker>", "", "<thinker>");

@@ -51,14 +51,19 @@ pub fn read_chat(value: Option<&RawValue>) -> Option<Usage> {
     let input = count(chat.prompt_tokens)
         .or_else(|| Some(hit?.saturating_add(count(chat.prompt_cache_miss_tokens)?)))
         .unwrap_or(0);
-    let reasoning =
-        count(details(chat.completion_tokens_details).reasoning_tokens).unwrap_or(0);
+    let reasoning = count(details(chat.completion_tokens_details).reasoning_tokens).unwrap_or(0);
     let mut output = count(chat.completion_tokens).unwrap_or(0);
     let on_top = input.saturating_add(output).saturating_add(reasoning);
     if reasoning > 0 && count(chat.total_tokens) == Some(on_top) {
         output = output.saturating_add(reasoning);
     }
-    Some(Usage { input, cache_read, cache_write: count(prompt.cache_write_tokens).unwrap_or(0), output, reasoning })
+    Some(Usage {
+        input,
+        cache_read,
+        cache_write: count(prompt.cache_write_tokens).unwrap_or(0),
+        output,
+        reasoning,
+    })
 }
 
 /// Takes `usage` of a message, or of a later event of its stream, over `known`.
@@ -84,7 +89,9 @@ pub fn read_messages(value: Option<&RawValue>, known: &mut Usage) {
         #[serde(borrow, default)]
         thinking_tokens: Raw<'a>,
     }
-    let Some(usage) = object(value).and_then(|raw| serde_json::from_str::<Messages>(raw).ok()) else { return };
+    let Some(usage) = object(value).and_then(|raw| serde_json::from_str::<Messages>(raw).ok()) else {
+        return;
+    };
     let fresh = known.input.saturating_sub(known.cache_read).saturating_sub(known.cache_write);
     let larger = |old: u64, new: Raw<'_>| old.max(count(new).unwrap_or(0));
     let fresh = larger(fresh, usage.input_tokens);
@@ -92,7 +99,8 @@ pub fn read_messages(value: Option<&RawValue>, known: &mut Usage) {
     known.cache_write = larger(known.cache_write, usage.cache_creation_input_tokens);
     known.input = fresh.saturating_add(known.cache_read).saturating_add(known.cache_write);
     known.output = count(usage.output_tokens).unwrap_or(known.output);
-    let details = object(usage.output_tokens_details).and_then(|raw| serde_json::from_str::<Details>(raw).ok());
+    let details =
+        object(usage.output_tokens_details).and_then(|raw| serde_json::from_str::<Details>(raw).ok());
     known.reasoning = details.and_then(|details| count(details.thinking_tokens)).unwrap_or(known.reasoning);
 }
 
@@ -105,7 +113,8 @@ fn object(value: Raw<'_>) -> Option<&str> {
 pub fn chat_json(usage: Usage) -> String {
     let Usage { input, cache_read, cache_write, output, reasoning } = usage;
     let total = input.saturating_add(output);
-    let written = if cache_write > 0 { format!(",\"cache_write_tokens\":{cache_write}") } else { String::new() };
+    let written =
+        if cache_write > 0 { format!(",\"cache_write_tokens\":{cache_write}") } else { String::new() };
     let thought = if reasoning > 0 {
         format!(",\"completion_tokens_details\":{{\"reasoning_tokens\":{reasoning}}}")
     } else {
