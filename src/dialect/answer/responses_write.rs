@@ -150,6 +150,11 @@ impl ResponsesWriter {
         &self.id
     }
 
+    /// The items finished so far, as JSON parted by commas, for those who keep the response.
+    pub fn output(&self) -> &str {
+        &self.output
+    }
+
     /// Writes what the event means for the client.
     pub fn event(&mut self, event: Event<'_>, out: Out<'_>) {
         if self.ended {

@@ -608,12 +608,152 @@ fn answers_cut_at_every_byte_never_end_well_by_mistake() {
 #[test]
 fn nonsense_in_any_place_is_survived() {
     for (dialect, _, text) in streams().into_iter().chain(wholes()) {
-        for at in 0..text.len() {
+        for at in (0..text.len()).step_by(3) {
             let mut bytes = text.clone().into_bytes();
             bytes[at] = b"\"{]0\\"[at % 5];
             let (said, ..) = said(dialect, &bytes, false);
             assert!(said.end.is_some(), "{at} of {text}");
         }
+    }
+}
+
+// --- Random answers -----------------------------------------------------------------------------------------
+
+fn random_text(dice: &mut fastrand::Rng) -> String {
+    let words = ["a", "\n", "\"", "\\\\", "ä", "😀", "\u{7f}", "\u{1}", "</think>", " ", "{", "}", "data: "];
+    (0..dice.usize(1..12)).map(|_| words[dice.usize(..words.len())]).collect()
+}
+
+fn random_arguments(dice: &mut fastrand::Rng) -> String {
+    serde_json::json!({ "a": random_text(dice), "b": [dice.u32(..), { "c": null }] }).to_string()
+}
+
+/// `text` in pieces.
+fn random_pieces(dice: &mut fastrand::Rng, text: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    for c in text.chars() {
+        if dice.u8(..4) == 0 {
+            pieces.push(String::new());
+        }
+        pieces.last_mut().unwrap().push(c);
+    }
+    pieces
+}
+
+#[test]
+fn random_answers_read_back() {
+    for seed in 0..300 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let mut grammar = Grammar::default();
+        let mut events: Vec<(&str, String, Vec<String>)> = Vec::new();
+        for n in 0..dice.usize(1..6) {
+            let kind = ["text", "thinking", "tool"][dice.usize(..3)];
+            let text = if kind == "tool" { random_arguments(&mut dice) } else { random_text(&mut dice) };
+            if kind == "tool" || events.last().is_none_or(|(last, ..)| *last != kind) {
+                events.push((kind, format!("call_{n}"), random_pieces(&mut dice, &text)));
+            }
+        }
+        // An answer of nothing but reasoning is said twice by design.
+        events.push(("text", String::new(), vec!["end".into()]));
+        events.dedup_by(|next, last| next.0 == "text" && last.0 == "text");
+        let tools = events.iter().any(|(kind, ..)| *kind == "tool");
+        let output = dice.u64(1..1000);
+        let input = dice.u64(200..1000);
+        let usage = Usage {
+            input,
+            cache_read: dice.u64(..100),
+            cache_write: dice.u64(..100),
+            output,
+            reasoning: dice.u64(..output),
+        };
+        let reason = if tools { StopReason::ToolUse } else { StopReason::End };
+        let mut feed = |sink: Sink<'_>| {
+            let mut both = |event: Event<'_>| sink(event);
+            both(Event::Start { id: "", model: "", usage: Usage::default() });
+            for (kind, id, pieces) in &events {
+                both(Event::Open(match *kind {
+                    "text" => Block::Text,
+                    "thinking" => Block::Thinking,
+                    _ => Block::Tool { id, name: "f", signature: None },
+                }));
+                pieces.iter().filter(|piece| !piece.is_empty()).for_each(|piece| both(Event::Delta(piece)));
+                both(Event::Close { signature: None });
+            }
+            both(Event::Finish { reason, stop_sequence: None, usage });
+        };
+        feed(&mut |event| grammar.event(&event));
+        for through in ["chat", "messages"] {
+            let frames = written(through, &ClientTools::default(), &mut feed);
+            check_frames(through, &frames);
+            let mut stream = Vec::new();
+            frames.iter().for_each(|(name, data)| push_event(&mut stream, name, data));
+            let (again, outcome, _) = said(through, &stream, true);
+            assert_eq!(outcome, Outcome::Done);
+            assert_eq!(
+                common(again, through),
+                common(grammar.said.clone(), through),
+                "seed {seed} through {through}"
+            );
+            let mut fold = Fold::default();
+            feed(&mut |event| fold.event(event));
+            let mut whole = Grammar::default();
+            Reader::new(through).whole(&folded(through, fold), &mut |event| whole.event(&event)).unwrap();
+            if through == "messages" {
+                assert_eq!(
+                    common(whole.said, through),
+                    common(grammar.said.clone(), through),
+                    "seed {seed}, whole"
+                );
+            }
+        }
+        let frames = written("responses", &ClientTools::default(), &mut feed);
+        let mut fold = Fold::default();
+        feed(&mut |event| fold.event(event));
+        let whole: Value = serde_json::from_str(&folded("responses", fold)).unwrap();
+        assert_eq!(check_responses(&frames), whole, "seed {seed}");
+    }
+}
+
+#[test]
+fn interleaved_calls_come_out_whole() {
+    for seed in 0..300 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let count = dice.usize(1..5);
+        let arguments: Vec<String> = (0..count).map(|_| random_arguments(&mut dice)).collect();
+        let mut left: Vec<Vec<String>> = arguments
+            .iter()
+            .map(|arguments| random_pieces(&mut dice, arguments).into_iter().rev().collect())
+            .collect();
+        let (mut grammar, mut reader, mut text) = (Grammar::default(), Reader::new("chat"), String::new());
+        let mut begun = vec![false; count];
+        while left.iter().any(|pieces| !pieces.is_empty()) {
+            let delta = if dice.u8(..5) == 0 {
+                text.push('x');
+                serde_json::json!({ "content": "x" })
+            } else {
+                let n = dice.usize(..count);
+                let Some(piece) = left[n].pop() else { continue };
+                let mut call = serde_json::json!({ "index": n, "function": { "arguments": piece } });
+                // Sometimes the name comes late.
+                if !begun[n] && (left[n].is_empty() || dice.bool()) {
+                    begun[n] = true;
+                    call["id"] = format!("call_{n}").into();
+                    call["function"]["name"] = format!("f{n}").into();
+                }
+                serde_json::json!({ "tool_calls": [call] })
+            };
+            let chunk = serde_json::json!({ "choices": [{ "delta": delta }] }).to_string();
+            reader.event("", &chunk, &mut |event| grammar.event(&event)).unwrap();
+        }
+        reader.end(true, &mut |event| grammar.event(&event)).unwrap();
+        let blocks = &grammar.said.blocks;
+        for (n, arguments) in arguments.iter().enumerate() {
+            let call = blocks.iter().find(|block| block.name == format!("f{n}")).unwrap();
+            assert_eq!((&call.text, &*call.id), (arguments, &*format!("call_{n}")), "seed {seed}");
+        }
+        let texts: String =
+            blocks.iter().filter(|block| block.kind == "text").map(|block| &*block.text).collect();
+        assert_eq!(texts, text, "seed {seed}");
     }
 }
 
