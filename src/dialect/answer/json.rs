@@ -53,12 +53,12 @@ fn unicode(digits: &str) -> (char, &str) {
     let hex = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
     let behind = digits.get(4..).unwrap_or_default();
     let Some(unit) = hex(digits) else { return (char::REPLACEMENT_CHARACTER, behind) };
-    if let (0xd800..=0xdbff, Some(second)) = (unit, behind.strip_prefix("\\u")) {
-        if let Some(low @ 0xdc00..=0xdfff) = hex(second) {
-            let pair = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
-            let c = char::from_u32(pair).unwrap_or(char::REPLACEMENT_CHARACTER);
-            return (c, second.get(4..).unwrap_or_default());
-        }
+    if let (0xd800..=0xdbff, Some(second)) = (unit, behind.strip_prefix("\\u"))
+        && let Some(low @ 0xdc00..=0xdfff) = hex(second)
+    {
+        let pair = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+        let c = char::from_u32(pair).unwrap_or(char::REPLACEMENT_CHARACTER);
+        return (c, second.get(4..).unwrap_or_default());
     }
     (char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER), behind)
 }

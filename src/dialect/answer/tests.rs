@@ -261,7 +261,7 @@ impl Matcher {
             other => panic!("{path}: placeholder {other}"),
         };
         assert!(fits, "{path}: {actual} is no {mark}");
-        if mark.ends_with(|c: char| c == '>') && mark.contains(|c: char| c.is_ascii_digit()) {
+        if mark.contains(|c: char| c.is_ascii_digit()) {
             let known = self.bound.entry(mark.to_owned()).or_insert_with(|| actual.clone());
             assert_eq!(known, actual, "{path}: {mark}");
         }
@@ -536,21 +536,21 @@ fn common(mut said: Said, through: &str) -> Said {
         }
     }
     said.blocks.retain(|block| block.kind == "tool" || block.kind == "redacted" || !block.text.is_empty());
-    if through == "chat" {
-        if let Some(SaidEnd::Finish(reason, sequence, _)) = &mut said.end {
-            if *reason == StopReason::StopSequence {
-                (*reason, *sequence) = (StopReason::End, None);
-            }
-            if *reason == StopReason::Refusal && said.blocks.iter().all(|block| block.kind != "refusal") {
-                let block = super::grammar::SaidBlock {
-                    kind: "refusal",
-                    id: String::new(),
-                    name: String::new(),
-                    text: super::chat_write::REFUSAL.into(),
-                    signature: None,
-                };
-                said.blocks.push(block);
-            }
+    if through == "chat"
+        && let Some(SaidEnd::Finish(reason, sequence, _)) = &mut said.end
+    {
+        if *reason == StopReason::StopSequence {
+            (*reason, *sequence) = (StopReason::End, None);
+        }
+        if *reason == StopReason::Refusal && said.blocks.iter().all(|block| block.kind != "refusal") {
+            let block = super::grammar::SaidBlock {
+                kind: "refusal",
+                id: String::new(),
+                name: String::new(),
+                text: super::chat_write::REFUSAL.into(),
+                signature: None,
+            };
+            said.blocks.push(block);
         }
     }
     said
@@ -667,7 +667,7 @@ fn random_answers_read_back() {
             reasoning: dice.u64(..output),
         };
         let reason = if tools { StopReason::ToolUse } else { StopReason::End };
-        let mut feed = |sink: Sink<'_>| {
+        let feed = |sink: Sink<'_>| {
             let mut both = |event: Event<'_>| sink(event);
             both(Event::Start { id: "", model: "", usage: Usage::default() });
             for (kind, id, pieces) in &events {
@@ -683,7 +683,7 @@ fn random_answers_read_back() {
         };
         feed(&mut |event| grammar.event(&event));
         for through in ["chat", "messages"] {
-            let frames = written(through, &ClientTools::default(), &mut feed);
+            let frames = written(through, &ClientTools::default(), feed);
             check_frames(through, &frames);
             let mut stream = Vec::new();
             frames.iter().for_each(|(name, data)| push_event(&mut stream, name, data));
@@ -706,7 +706,7 @@ fn random_answers_read_back() {
                 );
             }
         }
-        let frames = written("responses", &ClientTools::default(), &mut feed);
+        let frames = written("responses", &ClientTools::default(), feed);
         let mut fold = Fold::default();
         feed(&mut |event| fold.event(event));
         let whole: Value = serde_json::from_str(&folded("responses", fold)).unwrap();
