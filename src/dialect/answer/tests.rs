@@ -911,7 +911,16 @@ fn refusals_keep_the_models_words() {
     assert_eq!(response["incomplete_details"]["reason"], "content_filter");
     for words in [true, false] {
         for to in ["chat", "messages"] {
-            check_frames(to, &written(to, &ClientTools::default(), refuse(words)));
+            let frames = written(to, &ClientTools::default(), refuse(words));
+            check_frames(to, &frames);
+            let all: String = frames.into_iter().map(|(_, data)| data).collect();
+            let expected = match (to, words) {
+                ("chat", true) => r#""refusal":"no""#,
+                ("chat", false) => super::chat_write::REFUSAL,
+                (_, true) => r#""text":"no""#,
+                (_, false) => r#""stop_reason":"refusal""#,
+            };
+            assert!(all.contains(expected), "{to}: {all}");
         }
     }
 }
