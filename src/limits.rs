@@ -35,6 +35,12 @@ pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Start frames held back before the first content of a stream.
 pub const HELD_BYTES_MAX: usize = 1024 * 1024;
+/// What a reader of answers holds back until its turn comes: fragments of interleaved tool calls, text between them.
+pub const REORDER_BYTES_MAX: usize = 1024 * 1024;
+/// Reasoning kept to be handed out as text, should the answer have nothing else.
+pub const SPARE_REASONING_BYTES_MAX: usize = 64 * 1024;
+/// The output of a translated stream, which the Responses protocol wants once more in its last event.
+pub const STREAM_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// One read from a socket. The buffer belongs to the thread, not to the connection.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
 /// Ciphertext waiting for the socket, per TLS connection: four full records.
@@ -112,6 +118,10 @@ pub const HELD_RETRIES_MAX: usize = 3;
 pub const ATTEMPTS_MAX: usize = 64;
 /// Most client connections, whatever the descriptor limit allows.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Tool calls of one answer. Agents see about ten.
+pub const ANSWER_CALLS_MAX: usize = 256;
+/// Blocks of one answer. Interleaved thinking makes some hundreds; each costs more memory than its bytes.
+pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
 /// Idle connections kept to one provider.
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.

@@ -1,5 +1,6 @@
 //! Errors of this program in the shape of the API that was called.
 
+use super::model::Failure;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -90,11 +91,127 @@ impl ApiError {
         // Strings and nothing else: serialising cannot fail. Should it ever, the status still tells.
         serde_json::to_string(&Envelope { error: inner }).unwrap_or_else(|_| "{\"error\":{}}".into())
     }
+
+    /// The status that Anthropic has for it: clients know 529 as "try later" where others say 503.
+    pub fn anthropic_status(&self) -> u16 {
+        if self.status == 503 { 529 } else { self.status }
+    }
+
+    /// `{"type":"error","error":{"type","message"}}`, as Anthropic writes it (anthropic-messages §8).
+    pub fn to_anthropic(&self) -> String {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            r#type: &'a str,
+            error: Inner<'a>,
+        }
+        #[derive(Serialize)]
+        struct Inner<'a> {
+            r#type: &'a str,
+            message: &'a str,
+        }
+        let code = self.code.as_deref();
+        let message = match code {
+            Some("context_length_exceeded") => too_long(&self.message),
+            _ => Cow::Borrowed(&*self.message),
+        };
+        let kind = match (self.status, code) {
+            (400, Some("model_not_found")) => "not_found_error",
+            (401, _) => "authentication_error",
+            (402, _) => "billing_error",
+            (403, _) => "permission_error",
+            (404, _) => "not_found_error",
+            (409, _) => "conflict_error",
+            (413, _) => "request_too_large",
+            (429, _) => "rate_limit_error",
+            (503 | 529, _) => "overloaded_error",
+            (504, _) => "timeout_error",
+            (500.., _) => "api_error",
+            _ => "invalid_request_error",
+        };
+        let envelope = Envelope { r#type: "error", error: Inner { r#type: kind, message: &message } };
+        // Strings and nothing else: serialising cannot fail. Should it ever, the status still tells.
+        serde_json::to_string(&envelope).unwrap_or_else(|_| "{\"type\":\"error\",\"error\":{}}".into())
+    }
+
+    /// What an answer that has begun may say of it in its own words.
+    pub fn failure(&self) -> Failure {
+        match (self.status, self.code.as_deref()) {
+            (_, Some("context_length_exceeded")) => Failure::ContextTooLong,
+            (429, _) => Failure::RateLimit,
+            (503 | 529, _) => Failure::Overloaded,
+            (500.., _) => Failure::Server,
+            _ => Failure::InvalidRequest,
+        }
+    }
+}
+
+/// The words by which Claude Code knows that it has to compact: `prompt is too long: N tokens > M maximum`. The
+/// numbers are those of the provider's message: the two largest that can be token counts.
+fn too_long(message: &str) -> Cow<'_, str> {
+    if message.starts_with("prompt is too long: ") {
+        return Cow::Borrowed(message);
+    }
+    let mut counts: Vec<u64> = message
+        .replace(',', "")
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .filter(|count| (256..100_000_000).contains(count))
+        .collect();
+    counts.sort_unstable();
+    counts.dedup();
+    Cow::Owned(match *counts {
+        [.., limit, asked] => format!("prompt is too long: {asked} tokens > {limit} maximum"),
+        [limit] => format!("prompt is too long: {} tokens > {limit} maximum", limit.saturating_add(1)),
+        [] => format!("prompt is too long: {message}"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn anthropic_has_its_own_statuses_and_types() {
+        for (status, code, kind, seen) in [
+            (400, None, "invalid_request_error", 400),
+            (400, Some("model_not_found"), "not_found_error", 400),
+            (401, None, "authentication_error", 401),
+            (402, None, "billing_error", 402),
+            (403, None, "permission_error", 403),
+            (404, None, "not_found_error", 404),
+            (405, None, "invalid_request_error", 405),
+            (413, None, "request_too_large", 413),
+            (429, Some("rate_limit_exceeded"), "rate_limit_error", 429),
+            (500, None, "api_error", 500),
+            (502, None, "api_error", 502),
+            (503, Some("all_providers_failed"), "overloaded_error", 529),
+            (504, None, "timeout_error", 504),
+        ] {
+            let error = ApiError { code: code.map(Cow::Borrowed), ..ApiError::new(status, "m") };
+            let expected = format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"m"}}}}"#);
+            assert_eq!((error.to_anthropic(), error.anthropic_status()), (expected, seen), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_told_in_the_words_that_clients_know() {
+        for (message, expected) in [
+            ("prompt is too long: 2 tokens > 1 maximum", "prompt is too long: 2 tokens > 1 maximum"),
+            (
+                "This model's maximum context length is 8192 tokens. However, you requested 10,240 tokens (10 in the messages).",
+                "prompt is too long: 10240 tokens > 8192 maximum",
+            ),
+            ("at most 8192 tokens", "prompt is too long: 8193 tokens > 8192 maximum"),
+            ("too much", "prompt is too long: too much"),
+        ] {
+            assert_eq!(too_long(message), expected);
+            let error = ApiError::new(400, message).code("context_length_exceeded");
+            assert!(error.to_anthropic().contains(expected), "{expected}");
+            assert_eq!(error.failure(), Failure::ContextTooLong);
+        }
+        assert_eq!(ApiError::new(429, "").failure(), Failure::RateLimit);
+        assert_eq!(ApiError::new(503, "").failure(), Failure::Overloaded);
+    }
 
     #[test]
     fn a_providers_details_are_kept_whatever_their_types() {

@@ -1,5 +1,6 @@
 //! The JSON of each protocol. Pure: knows no HTTP and no socket.
 
+pub mod answer;
 pub mod chat;
 pub mod chat_stream;
 pub mod error;

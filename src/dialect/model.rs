@@ -249,8 +249,29 @@ pub enum Event<'a> {
         /// All of it.
         usage: Usage,
     },
-    /// The answer broke off; the text is for people.
-    Failed(&'a str),
+    /// The answer broke off, maybe in the middle of a block, which then has no `Close`; maybe before `Start`, where
+    /// comments have been sent and no backend is left.
+    Failed {
+        /// What clients may know of the cause.
+        failure: Failure,
+        /// For people.
+        message: &'a str,
+    },
+}
+
+/// Why an answer broke off, as far as the protocols have names for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Anything else.
+    Server,
+    /// The provider has too much to do.
+    Overloaded,
+    /// Too many requests or tokens.
+    RateLimit,
+    /// The conversation is too long.
+    ContextTooLong,
+    /// The request is at fault.
+    InvalidRequest,
 }
 
 /// The kind of a block.

@@ -1,0 +1,335 @@
+//! Small JSON matters: strings in and out, and whether a text that comes in pieces is complete.
+
+use super::ReadError;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// The text of a JSON string; `None` if the value is missing or something else. Borrowed unless it has escapes.
+pub fn text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
+    let raw = value?.get();
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.as_bytes().contains(&b'\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    Some(Cow::Owned(unescape(inner)))
+}
+
+/// The same, and empty ones count as missing.
+pub fn some_text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
+    text(value).filter(|text| !text.is_empty())
+}
+
+/// Resolves the escapes of a JSON string's inside, which the parser has checked. One allocation, where serde's takes
+/// four. Half of a surrogate pair becomes U+FFFD: the model wrote it, and everything else is still worth having.
+fn unescape(inner: &str) -> String {
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        out.push_str(plain);
+        let mut chars = escape.chars();
+        match chars.next() {
+            Some('n') => out.push('\n'),
+            Some('t') => out.push('\t'),
+            Some('r') => out.push('\r'),
+            Some('b') => out.push('\u{8}'),
+            Some('f') => out.push('\u{c}'),
+            Some('u') => {
+                let (c, behind) = unicode(chars.as_str());
+                out.push(c);
+                rest = behind;
+                continue;
+            }
+            other => out.extend(other),
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The character of `XXXX` or `XXXX\uXXXX`, and what is behind it.
+fn unicode(digits: &str) -> (char, &str) {
+    let hex = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
+    let behind = digits.get(4..).unwrap_or_default();
+    let Some(unit) = hex(digits) else { return (char::REPLACEMENT_CHARACTER, behind) };
+    if let (0xd800..=0xdbff, Some(second)) = (unit, behind.strip_prefix("\\u"))
+        && let Some(low @ 0xdc00..=0xdfff) = hex(second)
+    {
+        let pair = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+        let c = char::from_u32(pair).unwrap_or(char::REPLACEMENT_CHARACTER);
+        return (c, second.get(4..).unwrap_or_default());
+    }
+    (char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER), behind)
+}
+
+/// A count: any JSON number from 0 up, fractions cut.
+pub fn count(value: Option<&RawValue>) -> Option<u64> {
+    let raw = value?.get();
+    raw.parse().ok().or_else(|| {
+        let number: f64 = raw.parse().ok()?;
+        // `as` saturates, and JSON has no NaN.
+        (number >= 0.0 && raw.starts_with(|c: char| c.is_ascii_digit())).then_some(number as u64)
+    })
+}
+
+/// Hands on each element of a JSON array without building a list: a long one of small elements would take many times
+/// its bytes.
+///
+/// # Errors
+/// What `take` says, or [`ReadError::Malformed`] if the text is no array of such elements.
+pub fn for_each<'a, T: Deserialize<'a>>(
+    list: &'a str,
+    take: &mut dyn FnMut(T) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    struct Each<'t, T> {
+        take: &'t mut dyn FnMut(T) -> Result<(), ReadError>,
+        failed: &'t mut Option<ReadError>,
+    }
+    impl<'a, T: Deserialize<'a>> Visitor<'a> for Each<'_, T> {
+        type Value = ();
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list")
+        }
+        fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
+            while let Some(element) = list.next_element()? {
+                if let Err(error) = (self.take)(element) {
+                    *self.failed = Some(error);
+                    return Err(A::Error::custom("refused"));
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut failed = None;
+    let read = serde_json::Deserializer::from_str(list).deserialize_seq(Each { take, failed: &mut failed });
+    match (read, failed) {
+        (_, Some(error)) => Err(error),
+        (Ok(()), None) => Ok(()),
+        (Err(_), None) => Err(ReadError::Malformed),
+    }
+}
+
+/// Writes `text` as a JSON string, quotes included.
+pub fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    push_inside(out, text);
+    out.push('"');
+}
+
+fn push_inside(out: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
+        // `at` is the place of an ASCII byte, so both splits are on character boundaries.
+        let (plain, tail) = rest.split_at(at);
+        out.push_str(plain);
+        let mut chars = tail.chars();
+        match chars.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(other) => out.push_str(&format!("\\u{:04x}", u32::from(other))),
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+}
+
+/// Writes `"key":"text"`. The key needs no escapes.
+pub fn push_member(out: &mut String, key: &str, text: &str) {
+    out.extend(["\"", key, "\":"]);
+    push_string(out, text);
+}
+
+/// Follows a JSON object or array that comes in pieces until it is complete. Work is linear in the bytes.
+#[derive(Debug, Default)]
+pub struct Completeness {
+    depth: u32,
+    begun: bool,
+    in_string: bool,
+    escaped: bool,
+    complete: bool,
+}
+
+impl Completeness {
+    /// Whether the value's last bracket has been seen.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether anything but white space has been seen.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Takes the next piece and gives back what of it belongs to the value: all, or what is before its end.
+    pub fn take<'a>(&mut self, piece: &'a str) -> &'a str {
+        if self.complete {
+            return "";
+        }
+        for (at, byte) in piece.bytes().enumerate() {
+            self.begun |= !byte.is_ascii_whitespace();
+            if self.in_string {
+                match byte {
+                    _ if self.escaped => self.escaped = false,
+                    b'\\' => self.escaped = true,
+                    b'"' => self.in_string = false,
+                    _ => {}
+                }
+                continue;
+            }
+            match byte {
+                b'"' => self.in_string = true,
+                b'{' | b'[' => self.depth = self.depth.saturating_add(1),
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        self.complete = true;
+                        // Behind an ASCII byte is a character boundary.
+                        return piece.get(..=at).unwrap_or(piece);
+                    }
+                }
+                _ => {}
+            }
+        }
+        piece
+    }
+}
+
+/// The arguments of a call as the JSON object that they must be; `None` if they cannot be read as one
+/// (translation §5). Anthropic's `input` is an object, and models write what they like.
+pub fn object(arguments: &str) -> Option<Cow<'_, str>> {
+    let mut text = arguments.trim();
+    if let Some(inner) = text.strip_prefix("```").and_then(|text| text.strip_suffix("```")) {
+        text = inner.strip_prefix("json").unwrap_or(inner).trim();
+    }
+    if text.is_empty() || text == "null" {
+        return Some(Cow::Borrowed("{}"));
+    }
+    let raw: &RawValue = serde_json::from_str(text).ok()?;
+    match raw.get().as_bytes().first() {
+        Some(b'{') => Some(Cow::Borrowed(raw.get())),
+        Some(b'"') => {
+            let inner: String = serde_json::from_str(text).ok()?;
+            // JSON in a string, once; a second wrapping is not unwrapped, so this does not go on for ever.
+            match serde_json::from_str::<&RawValue>(inner.trim()) {
+                Ok(object) if object.get().starts_with('{') => Some(Cow::Owned(object.get().to_owned())),
+                _ => Some(Cow::Owned(format!("{{\"value\":{text}}}"))),
+            }
+        }
+        _ => Some(Cow::Owned(format!("{{\"value\":{text}}}"))),
+    }
+}
+
+/// The free text of a wrapped custom tool: `{"input":"…"}`. Anything else is taken as it is.
+pub fn custom_input(arguments: &str) -> Cow<'_, str> {
+    #[derive(serde::Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        input: &'a RawValue,
+    }
+    match serde_json::from_str::<Wrapped>(arguments) {
+        Ok(wrapped) if arguments.trim_start().starts_with('{') => match text(Some(wrapped.input)) {
+            Some(text) => Cow::Owned(text.into_owned()),
+            None => Cow::Owned(wrapped.input.get().to_owned()),
+        },
+        _ => Cow::Borrowed(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_come_and_go() {
+        let all: String = (0..0x3000).filter_map(char::from_u32).collect();
+        let mut out = String::new();
+        push_string(&mut out, &all);
+        assert_eq!(serde_json::from_str::<String>(&out).unwrap(), all);
+        let raw: &RawValue = serde_json::from_str(&out).unwrap();
+        assert_eq!(text(Some(raw)).unwrap(), all);
+        for (json, expected) in [
+            (r#""a""#, Some("a")),
+            (r#""\u00e4\n""#, Some("ä\n")),
+            (r#""a\ud83d b\"""#, Some("a\u{fffd} b\"")),
+            (r#""\ud83d\ud83d\ude00\ude00\u0041""#, Some("\u{fffd}😀\u{fffd}A")),
+            (r#""\/\b\f\r\t\\\\n""#, Some("/\u{8}\u{c}\r\t\\\\n")),
+            (r#""\ud83d\ude00\ud83d\\""#, Some("😀\u{fffd}\\")),
+            ("null", None),
+            ("[]", None),
+            ("1", None),
+        ] {
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            assert_eq!(text(Some(raw)).as_deref(), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn counts_are_lenient() {
+        for (json, expected) in [
+            ("7", Some(7)),
+            ("7.9", Some(7)),
+            ("1e3", Some(1000)),
+            ("-1", None),
+            ("null", None),
+            ("\"7\"", None),
+            ("1e400", Some(u64::MAX)),
+        ] {
+            // Beyond the range of a double, serde_json keeps a raw number all the same.
+            let raw: &RawValue = serde_json::from_str(json).unwrap();
+            assert_eq!(count(Some(raw)), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn completeness_is_seen_at_every_cut() {
+        for (input, taken, complete) in [
+            (r#"{"a":"}\"]","b":[1,{}]}"#, r#"{"a":"}\"]","b":[1,{}]}"#, true),
+            (r#" {} "#, " {}", true),
+            (r#"{}{}"#, "{}", true),
+            (r#"{"a":"#, r#"{"a":"#, false),
+            (r#""x""#, r#""x""#, false),
+            ("", "", false),
+            ("{\"ä\\\\\":\"ü\"}x", "{\"ä\\\\\":\"ü\"}", true),
+        ] {
+            for cut in (0..=input.len()).filter(|&cut| input.is_char_boundary(cut)) {
+                let mut scan = Completeness::default();
+                let got = scan.take(&input[..cut]).to_owned() + scan.take(&input[cut..]);
+                assert_eq!((got.as_str(), scan.is_complete()), (taken, complete), "{input} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_become_objects() {
+        for (arguments, expected) in [
+            ("", Some("{}")),
+            ("null", Some("{}")),
+            (r#" {"a": 1} "#, Some(r#"{"a": 1}"#)),
+            ("```json\n{\"a\":1}\n```", Some(r#"{"a":1}"#)),
+            (r#""{\"a\":1}""#, Some(r#"{"a":1}"#)),
+            (r#""x""#, Some(r#"{"value":"x"}"#)),
+            ("[1]", Some(r#"{"value":[1]}"#)),
+            (r#"{"a":"#, None),
+        ] {
+            assert_eq!(object(arguments).as_deref(), expected, "{arguments}");
+        }
+    }
+
+    #[test]
+    fn custom_input_is_unwrapped() {
+        for (arguments, expected) in [
+            (r#"{"input":"a\nb"}"#, "a\nb"),
+            (r#"{"input":{"a":1}}"#, r#"{"a":1}"#),
+            (r#"{"other":1}"#, r#"{"other":1}"#),
+            ("plain", "plain"),
+            (r#"["x"]"#, r#"["x"]"#),
+        ] {
+            assert_eq!(custom_input(arguments), expected);
+        }
+    }
+}
