@@ -144,21 +144,6 @@ fn usage_switch(body: &[u8], span: Range<usize>) -> Result<(UsageSwitch, bool), 
     }
 }
 
-<<<<<<< HEAD
-=======
-/// A parser error for the client: what and where, without the words of the library for our types.
-pub(super) fn describe(error: &serde_json::Error) -> Cow<'static, str> {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    let text = error.to_string();
-    if text.starts_with("duplicate field") {
-        let key = text.split('`').nth(1).unwrap_or("a key");
-        return format!("The body has `{key}` twice ({place}); send it once.").into();
-    }
-    let what = text.split(" at line ").next().unwrap_or("malformed");
-    format!("The body is not valid JSON: {what} ({place}).").into()
-}
-
->>>>>>> xreq
 /// Tokens of an answer as the provider counted them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Usage {
