@@ -735,6 +735,51 @@ fn thinking_goes_only_where_it_came_from() {
 }
 
 #[test]
+fn thinking_can_be_taken_out() {
+    let thinking = samples("messages", "request_thinking_roundtrip").remove(0).1;
+    let mut request = messages_in::read(&thinking).unwrap().request;
+    assert!(strip_thinking(&mut request) && !strip_thinking(&mut request));
+    let text = write("messages", &request, "claude-sonnet-4-5").0;
+    assert!(!text.contains("thinking"), "{text}");
+    let only = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"t","signature":"s"}]},{"role":"user","content":"b"}],"thinking":{"type":"enabled","budget_tokens":2000}}"#;
+    let mut request = messages_in::read(only).unwrap().request;
+    assert!(strip_thinking(&mut request));
+    assert_eq!(outline(&request.turns, false), ["User: a\n\nb"]);
+    assert_eq!(request.reasoning.budget, Some(2000));
+}
+
+#[test]
+fn nesting_is_refused_or_read_whatever_its_depth() {
+    for depth in [1, 30, 60, 100, 100_000] {
+        for (from, open, close) in [
+            ("messages", r#"{"type":"tool_result","tool_use_id":"a","content":["#, "]}"),
+            ("messages", r#"{"type":"document","source":{"type":"content","content":["#, "]}}"),
+            ("messages", r#"{"type":"x","a":["#, "]}"),
+            ("chat", "[", "]"),
+            ("chat", r#"{"type":"text","text":["#, "]}"),
+            ("responses", r#"{"type":"input_text","text":"x","b":{"b":["#, "]}}"),
+        ] {
+            let nested = format!("{}{}", open.repeat(depth), close.repeat(depth));
+            let key = if from == "responses" { "input" } else { "messages" };
+            let body = format!(r#"{{"{key}":[{{"role":"user","content":[{nested}]}}]}}"#);
+            if let Err(error) = read(from, &body) {
+                assert_eq!(error.status, 400);
+            }
+        }
+        let deep = format!("{}{}", r#"{"not":"#.repeat(depth), "0") + &"}".repeat(depth);
+        let body = with(&format!(r#""tools":[{{"name":"f","input_schema":{deep}}}]"#));
+        check(
+            "messages",
+            "gemini",
+            "gemini-2.5-pro",
+            &body.replacen("not", "$schema", 1),
+            "/tools/0/type",
+            "\"function\"",
+        );
+    }
+}
+
+#[test]
 fn formats() {
     let schema = r#"{"type":"object","properties":{"x":{"type":"number"}}}"#;
     let chat = with(&format!(

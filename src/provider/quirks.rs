@@ -227,9 +227,9 @@ fn written(name: &str, model: &str) -> Written {
 /// By the version in a Claude model's name (`claude-3-7-sonnet-…`, `claude-opus-4-8`); one without is the newest.
 /// Other models in Anthropic's protocol get what it began with.
 fn messages(family: &str) -> Messages {
-    let Some(claude) = family.strip_prefix("claude") else { return COMMON.messages };
+    let Some((_, claude)) = family.split_once("claude") else { return COMMON.messages };
     let mut numbers = claude
-        .split(['-', '.', '@', '_'])
+        .split(['-', '.', '@', '_', ':', '['])
         .filter(|word| (1..=2).contains(&word.len()))
         .filter_map(|word| word.parse::<u8>().ok());
     let version = match (numbers.next(), numbers.next()) {
@@ -410,6 +410,8 @@ mod tests {
             ("claude-sonnet-4-5-20250929", [true, false, false, true, true, true]),
             ("anthropic/claude-opus-4.6", [true, true, false, true, false, true]),
             ("claude-opus-4-8", [true, true, true, false, false, true]),
+            ("us.anthropic.claude-opus-4-6-v1:0", [true, true, false, true, false, true]),
+            ("claude-opus-4-8[1m]", [true, true, true, false, false, true]),
             ("claude-opus-5", [true, true, true, false, false, true]),
             ("claude-latest", [true, true, true, false, false, true]),
             ("glm-4.6", [true, false, false, true, true, false]),

@@ -62,6 +62,7 @@ struct Message<'a> {
     refusal: Field<Cow<'a, str>>,
     reasoning_content: Field<Cow<'a, str>>,
     reasoning: Field<Cow<'a, str>>,
+    name: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -283,6 +284,9 @@ fn read_message<'a>(
 ) -> Result<(), ApiError> {
     let content_path = path.key("content");
     let role_path = path.key("role");
+    if message.name.is_some() {
+        note(&mut request.dropped, "messages[].name");
+    }
     match &*std::mem::take(&mut message.role).need(&role_path)? {
         "system" | "developer" => {
             let content = message.content.need(&content_path)?;
@@ -326,7 +330,7 @@ fn read_assistant<'a>(
 ) -> Result<(), ApiError> {
     let thought = match message.reasoning_content.opt(&path.key("reasoning_content"))? {
         Some(thought) => Some(thought),
-        None => message.reasoning.opt(&path.key("reasoning"))?,
+        None => message.reasoning.lenient(),
     };
     if let Some(text) = thought.filter(|text| !text.is_empty()) {
         turns.push(Role::Assistant, Part::Thinking { text, signature: None });
@@ -345,15 +349,8 @@ fn read_assistant<'a>(
         let path = calls_path.at(at);
         let Object(call) = call.need(&path)?;
         let id = call.id.opt(&path.key("id"))?;
-        let signature = call.extra_content.opt(&path.key("extra_content"))?;
-        let signature = match signature {
-            Some(Object(extra)) => extra.google.opt(&path.key("extra_content"))?,
-            None => None,
-        };
-        let signature = match signature {
-            Some(Object(google)) => google.thought_signature.opt(&path.key("extra_content"))?,
-            None => None,
-        };
+        let google = call.extra_content.lenient().and_then(|Object(extra)| extra.google.lenient());
+        let signature = google.and_then(|Object(google)| google.thought_signature.lenient());
         if call.r#type.opt(&path.key("type"))?.as_deref() == Some("custom") {
             let path = path.key("custom");
             let Object(call) = call.custom.need(&path)?;

@@ -200,6 +200,11 @@ impl<'de, T: Shape<'de>> Field<T> {
         }
     }
 
+    /// The value of what is no part of the protocol but some vendor's own: another type is another vendor's.
+    pub(super) fn lenient(self) -> Option<T> {
+        if let Field::Is(value) = self { Some(value) } else { None }
+    }
+
     /// The value, which must be there.
     pub(super) fn need(self, path: &Path) -> Result<T, ApiError> {
         self.opt(path)?.ok_or_else(|| path.error(format_args!("is missing; it must be {}", T::WHAT)))

@@ -19,7 +19,7 @@ mod schema;
 mod tools;
 mod turns;
 
-use super::model::{ClientTools, Request};
+use super::model::{ClientTools, Part, Reasoning, Request, Role};
 use crate::limits::{DROPPED_NAME_BYTES_MAX, DROPPED_NAMES_MAX};
 use crate::provider::quirks::Quirks;
 
@@ -49,6 +49,27 @@ pub struct Target<'q> {
     pub quirks: &'q Quirks,
     /// The output limit in tokens where the protocol demands one and the client gave none.
     pub default_max_tokens: u32,
+}
+
+/// Takes all thinking out of a request whose provider refused a signature, for one more attempt (translation §8).
+/// `false`: there was none, and nothing to gain.
+pub fn strip_thinking(request: &mut Request<'_>) -> bool {
+    let is_thinking = |part: &Part<'_>| matches!(part, Part::Thinking { .. } | Part::RedactedThinking(_));
+    if !request.turns.iter().flat_map(|turn| &turn.parts).any(is_thinking) {
+        return false;
+    }
+    let calls = request
+        .turns
+        .iter()
+        .rev()
+        .find(|turn| turn.role == Role::Assistant)
+        .is_some_and(|turn| turn.parts.iter().any(|part| matches!(part, Part::ToolCall { .. })));
+    if calls {
+        // Going on with thinking would need the block that began the turn.
+        request.reasoning = Reasoning::default();
+    }
+    request.turns = turns::without_thinking(std::mem::take(&mut request.turns));
+    true
 }
 
 /// Notes what cannot be said, by name and once.

@@ -119,6 +119,19 @@ impl<'a> Turns<'a> {
     }
 }
 
+/// The turns without any thinking, for a provider that refused a foreign signature (translation §8).
+pub(super) fn without_thinking(turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
+    let mut out = Out(Vec::with_capacity(turns.len()));
+    for turn in turns {
+        let kept = turn
+            .parts
+            .into_iter()
+            .filter(|part| !matches!(part, Part::Thinking { .. } | Part::RedactedThinking(_)));
+        kept.for_each(|part| out.push(turn.role, part));
+    }
+    out.0
+}
+
 struct Out<'a>(Vec<Turn<'a>>);
 
 impl<'a> Out<'a> {
