@@ -3,8 +3,13 @@
 //! No allocation counts: a counting allocator needs `unsafe`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark may end itself")]
 
+use ai_free_swap::dialect::answer::think::ThinkTags;
+use ai_free_swap::dialect::answer::{
+    ChatReader, ChatWriter, Echo, MessagesReader, MessagesWriter, Names, Reader, ResponsesWriter, Writer,
+};
 use ai_free_swap::dialect::chat::{ChatRequest, judge_whole};
 use ai_free_swap::dialect::chat_stream::{ChatStream, Step, whole_with_fields};
+use ai_free_swap::dialect::model::ClientTools;
 use ai_free_swap::dialect::splice::pieces;
 use ai_free_swap::http::body::{BodyLength, BodyReader, CHUNK_END, push_chunk_size};
 use ai_free_swap::http::head::HeadScan;
@@ -213,6 +218,42 @@ fn dialect(bench: &Bench) {
     });
 }
 
+/// Every pair of a reader and a writer, by text deltas.
+fn answers(bench: &Bench) {
+    let names = Names { model_json: "\"m\"".into(), seed: 1, created: 1, ..Names::default() };
+    let chat: Vec<String> = (0..1000).map(|n| chunk(n, "openai/gpt-oss-120b")).collect();
+    let messages: Vec<String> = (0..1000)
+        .map(|n| {
+            format!(
+                r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":" word{n}"}}}}"#
+            )
+        })
+        .collect();
+    for (from, data) in [("chat", &chat), ("messages", &messages)] {
+        let bytes = data.iter().map(String::len).sum();
+        for to in ["chat", "messages", "responses"] {
+            bench.run(&format!("answer: {from} to {to}, 1000 deltas"), bytes, 1000, || {
+                let mut reader = match from {
+                    "chat" => Reader::Chat(Box::new(ChatReader::new(1, ThinkTags::None))),
+                    _ => Reader::Messages(Box::new(MessagesReader::new(1))),
+                };
+                let tools = ClientTools::default();
+                let mut writer = match to {
+                    "chat" => Writer::Chat(Box::new(ChatWriter::new(&names, false, tools))),
+                    "messages" => Writer::Messages(Box::new(MessagesWriter::new(&names, tools))),
+                    _ => Writer::Responses(Box::new(ResponsesWriter::new(&names, tools, Echo::default()))),
+                };
+                let mut written = 0;
+                for data in data {
+                    let mut out = |_: &str, frame: &str| written += frame.len();
+                    reader.event("", black_box(data), &mut |event| writer.event(event, &mut out)).unwrap();
+                }
+                written
+            });
+        }
+    }
+}
+
 fn route(bench: &Bench) {
     let scopes =
         (0..100).map(|n| Scopes::new("groq", "https://api.groq.com", n % 10, None, &format!("m{}", n % 7)));
@@ -248,5 +289,6 @@ fn main() {
     let bench = Bench { filter: std::env::args().skip(1).find(|word| !word.starts_with("--")) };
     http(&bench);
     dialect(&bench);
+    answers(&bench);
     route(&bench);
 }

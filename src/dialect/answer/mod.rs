@@ -3,6 +3,7 @@
 //! Readers own every inference (which block, which call, why it ended); writers translate one event at a time. Bytes,
 //! framing and the decision what an error means for the attempt are somebody else's.
 
+pub mod any;
 mod assemble;
 pub mod chat_read;
 pub mod chat_write;
@@ -19,6 +20,7 @@ mod tests;
 pub mod think;
 pub mod usage;
 
+pub use any::{Reader, Writer};
 pub use chat_read::ChatReader;
 pub use chat_write::ChatWriter;
 pub use fold::Fold;

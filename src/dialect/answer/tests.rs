@@ -29,53 +29,20 @@ fn files(folder: &str, prefix: &str) -> Vec<(String, String)> {
     found
 }
 
-enum Reader {
-    Chat(ChatReader),
-    Messages(MessagesReader),
+fn reader(dialect: &str) -> Reader {
+    match dialect {
+        "chat" => Reader::Chat(Box::new(ChatReader::new(7, ThinkTags::None))),
+        "messages" => Reader::Messages(Box::new(MessagesReader::new(7))),
+        other => panic!("no reader for {other}"),
+    }
 }
 
-impl Reader {
-    fn new(dialect: &str) -> Self {
-        match dialect {
-            "chat" => Self::Chat(ChatReader::new(7, ThinkTags::None)),
-            "messages" => Self::Messages(MessagesReader::new(7)),
-            other => panic!("no reader for {other}"),
-        }
-    }
-
-    fn event(&mut self, name: &str, data: &str, sink: Sink<'_>) -> Result<(), ReadError> {
-        match self {
-            Self::Chat(reader) => reader.event(name, data, sink),
-            Self::Messages(reader) => reader.event(name, data, sink),
-        }
-    }
-
-    fn whole(&mut self, text: &str, sink: Sink<'_>) -> Result<(), ReadError> {
-        match self {
-            Self::Chat(reader) => reader.whole(text, sink),
-            Self::Messages(reader) => reader.whole(text, sink),
-        }
-    }
-
-    fn end(&mut self, framed: bool, sink: Sink<'_>) -> Result<(), Truncated> {
-        match self {
-            Self::Chat(reader) => reader.end(framed, sink),
-            Self::Messages(reader) => reader.end(framed, sink),
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        match self {
-            Self::Chat(reader) => reader.is_done(),
-            Self::Messages(reader) => reader.is_done(),
-        }
-    }
-
-    fn has_content(&self) -> bool {
-        match self {
-            Self::Chat(reader) => reader.has_content(),
-            Self::Messages(reader) => reader.has_content(),
-        }
+fn writer(dialect: &str, tools: ClientTools) -> Writer {
+    match dialect {
+        "chat" => Writer::Chat(Box::new(ChatWriter::new(&names(), true, tools))),
+        "messages" => Writer::Messages(Box::new(MessagesWriter::new(&names(), tools))),
+        "responses" => Writer::Responses(Box::new(ResponsesWriter::new(&names(), tools, Echo::default()))),
+        other => panic!("no writer for {other}"),
     }
 }
 
@@ -95,7 +62,7 @@ fn drive<'a>(
     framed: bool,
     sink: Sink<'_>,
 ) -> (Outcome, bool) {
-    let mut reader = Reader::new(dialect);
+    let mut reader = reader(dialect);
     let outcome = drive_reader(&mut reader, pieces, framed, sink);
     (outcome, reader.has_content())
 }
@@ -158,22 +125,8 @@ fn names() -> Names {
 /// The frames of a client for what `feed` says.
 fn written(dialect: &str, tools: &ClientTools, feed: impl FnOnce(Sink<'_>)) -> Frames {
     let mut frames = Frames::new();
-    let mut out = |name: &str, data: &str| frames.push((name.to_owned(), data.to_owned()));
-    match dialect {
-        "chat" => {
-            let mut writer = ChatWriter::new(&names(), true, tools.clone());
-            feed(&mut |event| writer.event(event, &mut out));
-        }
-        "messages" => {
-            let mut writer = MessagesWriter::new(&names(), tools.clone());
-            feed(&mut |event| writer.event(event, &mut out));
-        }
-        "responses" => {
-            let mut writer = ResponsesWriter::new(&names(), tools.clone(), Echo::default());
-            feed(&mut |event| writer.event(event, &mut out));
-        }
-        other => panic!("no writer for {other}"),
-    }
+    let mut writer = writer(dialect, tools.clone());
+    feed(&mut |event| writer.event(event, &mut |name, data| frames.push((name.to_owned(), data.to_owned()))));
     frames
 }
 
@@ -326,7 +279,7 @@ fn golden_pairs_of_whole_answers() {
     for (name, pair) in pairs {
         let (from, to, text) = input(&pair);
         let mut fold = Fold::default();
-        Reader::new(&from).whole(&text, &mut |event| fold.event(event)).unwrap();
+        reader(&from).whole(&text, &mut |event| fold.event(event)).unwrap();
         let actual: Value = serde_json::from_str(&folded(&to, fold)).unwrap();
         assert_eq!(actual["provider_name"], "p");
         Matcher { bound: HashMap::new() }.check(&name, &pair["expect"], &actual);
@@ -460,7 +413,7 @@ fn every_writer_satisfies_its_protocol_with_every_sample() {
         for (dialect, name, text) in wholes() {
             let mut result = Ok(());
             let frames = written(to, &ClientTools::default(), |sink| {
-                result = Reader::new(dialect).whole(&text, sink);
+                result = reader(dialect).whole(&text, sink);
             });
             println!("{dialect} {name} to {to}");
             match result {
@@ -497,7 +450,7 @@ fn a_whole_answer_is_the_fold_of_its_stream() {
         for (dialect, name, text) in wholes() {
             let (mut direct, mut ok) = (Fold::default(), false);
             let frames = written(to, &ClientTools::default(), |sink| {
-                ok = Reader::new(dialect)
+                ok = reader(dialect)
                     .whole(&text, &mut |event| {
                         direct.event(event.clone());
                         sink(event);
@@ -599,7 +552,7 @@ fn answers_cut_at_every_byte_never_end_well_by_mistake() {
     for (dialect, _, text) in wholes() {
         for cut in (0..text.trim_end().len()).filter(|&cut| text.is_char_boundary(cut)) {
             let mut grammar = Grammar::default();
-            let read = Reader::new(dialect).whole(&text[..cut], &mut |event| grammar.event(&event));
+            let read = reader(dialect).whole(&text[..cut], &mut |event| grammar.event(&event));
             assert!(read.is_err(), "{dialect} cut at {cut}: {:?}", &text[..cut]);
         }
     }
@@ -697,7 +650,7 @@ fn random_answers_read_back() {
             let mut fold = Fold::default();
             feed(&mut |event| fold.event(event));
             let mut whole = Grammar::default();
-            Reader::new(through).whole(&folded(through, fold), &mut |event| whole.event(&event)).unwrap();
+            reader(through).whole(&folded(through, fold), &mut |event| whole.event(&event)).unwrap();
             if through == "messages" {
                 assert_eq!(
                     common(whole.said, through),
@@ -724,7 +677,7 @@ fn interleaved_calls_come_out_whole() {
             .iter()
             .map(|arguments| random_pieces(&mut dice, arguments).into_iter().rev().collect())
             .collect();
-        let (mut grammar, mut reader, mut text) = (Grammar::default(), Reader::new("chat"), String::new());
+        let (mut grammar, mut reader, mut text) = (Grammar::default(), reader("chat"), String::new());
         let mut begun = vec![false; count];
         while left.iter().any(|pieces| !pieces.is_empty()) {
             let delta = if dice.u8(..5) == 0 {
