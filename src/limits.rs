@@ -181,3 +181,12 @@ pub const DROPPED_NAMES_MAX: usize = 32;
 pub const DROPPED_NAME_BYTES_MAX: usize = 64;
 /// A tool's name as all providers take it (openai-chat §3, anthropic-messages §4).
 pub const TOOL_NAME_BYTES_MAX: usize = 64;
+
+// --- Responses ----------------------------------------------------------------------------------------------
+
+/// Responses kept for `previous_response_id`.
+pub const STORED_RESPONSES_MAX: usize = 256;
+/// All of them together.
+pub const STORED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// One of them, with the conversation that led to it.
+pub const STORED_RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;

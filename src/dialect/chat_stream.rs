@@ -74,6 +74,11 @@ impl ChatStream {
         self.usage
     }
 
+    /// Whether something has been said.
+    pub fn has_content(&self) -> bool {
+        self.content
+    }
+
     /// Whether the answer is complete: a finish reason or `[DONE]` has come.
     pub fn is_finished(&self) -> bool {
         self.finished || self.done

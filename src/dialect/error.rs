@@ -1,6 +1,7 @@
 //! Errors of this program in the shape of the API that was called.
 
 use super::model::Failure;
+use super::ask::Dialect;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -90,6 +91,16 @@ impl ApiError {
         };
         // Strings and nothing else: serialising cannot fail. Should it ever, the status still tells.
         serde_json::to_string(&Envelope { error: inner }).unwrap_or_else(|_| "{\"error\":{}}".into())
+    }
+
+    /// The status that a client of `dialect` knows for it.
+    pub fn status_for(&self, dialect: Dialect) -> u16 {
+        if dialect == Dialect::Messages { self.anthropic_status() } else { self.status }
+    }
+
+    /// The body in the shape that a client of `dialect` reads.
+    pub fn to_json(&self, dialect: Dialect) -> String {
+        if dialect == Dialect::Messages { self.to_anthropic() } else { self.to_openai() }
     }
 
     /// The status that Anthropic has for it: clients know 529 as "try later" where others say 503.

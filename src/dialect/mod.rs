@@ -1,9 +1,11 @@
 //! The JSON of each protocol. Pure: knows no HTTP and no socket.
 
 pub mod answer;
+pub mod ask;
 pub mod chat;
 pub mod chat_stream;
 pub mod error;
+pub mod messages_stream;
 pub mod model;
 pub mod skim;
 pub mod request;

@@ -1,15 +1,19 @@
 //! One attempt: the request goes to one backend, and comes back as an answer fit for the client or as a verdict.
 
 use super::demo::{Demo, STALL_TIME};
+use super::job::{Endpoint, Job};
+use super::lane::counted;
 use super::relay::{Break, Relay, Source, State};
 use super::upstream::{HttpUpstream, Upstream, Via};
-use crate::dialect::chat::{ChatRequest, Usage, Whole, judge_whole};
-use crate::dialect::chat_stream::{ChatStream, whole_with_fields};
-use crate::dialect::splice::pieces;
+use crate::config::Protocol;
+use crate::dialect::answer::{Fold, MessagesReader, ReadError};
+use crate::dialect::ask::Dialect;
+use crate::dialect::chat::{Usage, Whole, judge_whole};
+use crate::dialect::chat_stream::whole_with_fields;
+use crate::dialect::messages_stream::whole_with_provider;
 use crate::http::head::ResponseHead;
-use crate::limits::{
-    ANSWER_BYTES_MAX, ERROR_BODY_BYTES_MAX, ERROR_BODY_TIME, STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME,
-};
+use crate::http::sse::SseParser;
+use crate::limits::{ANSWER_BYTES_MAX, ERROR_BODY_BYTES_MAX, ERROR_BODY_TIME};
 use crate::net::client::{self, ExchangeError, Response};
 use crate::net::deadline::{sleep_until, with_deadline};
 use crate::net::dial::{self, DialError};
@@ -18,9 +22,9 @@ use crate::route::Now;
 use crate::route::verdict::{Failure, Phase, Verdict, judge_answer, judge_failure};
 use crate::secret::Secret;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
-/// Some write it before their JSON, though RFC 8259 §8.1 forbids it.
+/// Some servers begin their JSON with a byte order mark.
 const BOM: char = '\u{feff}';
 
 /// What a client can be given.
@@ -53,53 +57,19 @@ impl From<Failure> for Failed {
     }
 }
 
-/// A request as all attempts see it.
-pub struct Job<'a> {
-    /// What is known of it.
-    pub request: &'a ChatRequest,
-    /// Its text.
-    pub body: &'a [u8],
-    /// Whether answers name their backend.
-    pub show_provider: bool,
-    /// What no error may quote, longest first.
-    pub secrets: &'a [Secret],
-    /// The end of the request's budget.
-    pub until: Instant,
-}
-
-impl Job<'_> {
-    fn chat_stream(&self, upstream: &Upstream) -> ChatStream {
-        ChatStream::new(self.provider_json(upstream), &upstream.model_json, self.request.include_usage)
-    }
-
-    fn provider_json<'u>(&self, upstream: &'u Upstream) -> Option<&'u str> {
-        self.show_provider.then_some(upstream.name_json.as_str())
-    }
-
-    fn deadline(&self, configured: Option<Duration>) -> Instant {
-        let default = if self.request.stream { STREAM_FIRST_CONTENT_TIME } else { WHOLE_ANSWER_TIME };
-        self.until.min(Instant::now() + configured.unwrap_or(default))
-    }
-}
-
 /// Tries one backend.
 pub async fn attempt(pool: &Arc<Pool>, upstream: &Upstream, job: &Job<'_>) -> Result<Answer, Failed> {
     match &upstream.via {
-        Via::Demo(mode) => {
-            let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            demo(Demo::new(*mode, &upstream.model_json, created), upstream, job).await
-        }
-        Via::Chat(http) => over_http(pool, upstream, http, job).await,
-        // The plan leaves these out; were one asked all the same, it would be a failure like any other.
-        Via::Unspoken => Err(Failure::Connect("its protocol is not spoken here".into()).into()),
+        Via::Demo(mode) => demo(Demo::new(*mode, &upstream.model_json, job.created), upstream, job).await,
+        Via::Http(http) => over_http(pool, upstream, http, job).await,
     }
 }
 
 async fn demo(demo: Demo, upstream: &Upstream, job: &Job<'_>) -> Result<Answer, Failed> {
     let deadline = job.deadline(None);
     match demo {
-        Demo::Answer(answer) if job.request.stream => {
-            let relay = Relay::new(Source::Demo(answer), job.chat_stream(upstream));
+        Demo::Answer(answer) if job.ask.stream() => {
+            let relay = Relay::new(Source::Demo(answer), job.lane(upstream));
             first_content(relay, upstream, job, deadline).await
         }
         Demo::Answer(answer) => whole_answer(answer.whole(), None, upstream, job),
@@ -118,7 +88,8 @@ async fn over_http(
     job: &Job<'_>,
 ) -> Result<Answer, Failed> {
     let deadline = job.deadline(http.timeout);
-    let mut response = match with_deadline(deadline, send(pool, upstream, http, job)).await {
+    let endpoint = if http.protocol == Protocol::OpenAi { Endpoint::Chat } else { Endpoint::Messages };
+    let mut response = match with_deadline(deadline, send(pool, upstream, http, endpoint, job)).await {
         Ok(sent) => sent.map_err(failure_of)?,
         Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
     };
@@ -130,13 +101,21 @@ async fn over_http(
         return Err(Failure::Garbled(text).into());
     }
     let kind = response.head.headers.get_str("content-type").unwrap_or_default().to_ascii_lowercase();
-    if job.request.stream && !is_json(&kind) {
-        let relay = Relay::new(Source::Http(Box::new(response)), job.chat_stream(upstream));
+    if job.ask.stream() && !is_json(&kind) {
+        let relay = Relay::new(Source::Http(Box::new(response)), job.lane(upstream));
         return first_content(relay, upstream, job, deadline).await;
     }
-    if kind.starts_with("text/event-stream") {
-        return Err(Failure::Garbled("an event stream, though none was asked for".into()).into());
+    let text = read_text(&mut response, deadline).await?;
+    let head = response.head.clone();
+    response.finish();
+    match job.ask.stream() {
+        true => text_as_stream(text, &head, upstream, job, deadline).await,
+        false if kind.starts_with("text/event-stream") => stream_as_whole(&text, upstream, job),
+        false => whole_answer(text, Some(&head), upstream, job),
     }
+}
+
+async fn read_text(response: &mut Response, deadline: Instant) -> Result<String, Failed> {
     let body = match with_deadline(deadline, response.read_to_end(ANSWER_BYTES_MAX)).await {
         Ok(body) => body.map_err(failure_of)?,
         Err(_) => return Err(Failure::Timeout(Phase::Body).into()),
@@ -145,58 +124,80 @@ async fn over_http(
     if text.starts_with(BOM) {
         text.drain(..BOM.len_utf8());
     }
-    let head = response.head.clone();
-    response.finish();
-    if job.request.stream {
-        return whole_as_stream(text, &head, upstream, job, deadline).await;
-    }
-    whole_answer(text, Some(&head), upstream, job)
+    Ok(text)
 }
 
-/// What was to be a stream and is labelled as JSON: mostly a whole answer.
-async fn whole_as_stream(
+/// Asked for a stream, it gave something that calls itself JSON.
+async fn text_as_stream(
     text: String,
     head: &ResponseHead,
     upstream: &Upstream,
     job: &Job<'_>,
     deadline: Instant,
 ) -> Result<Answer, Failed> {
-    let judged = judge_whole(&text);
-    if let Whole::Content(_) | Whole::Empty(_) = judged
-        && let Some(relay) = Relay::from_whole(&text, job.chat_stream(upstream))
-    {
+    let lane = if upstream.protocol() == Protocol::OpenAi { job.lane(upstream) } else { job.translating_lane(upstream) };
+    let relay = Relay::from_text(&text, lane);
+    if relay.has_content || relay.state == State::Done {
         return first_content(relay, upstream, job, deadline).await;
     }
-    // Or chunks after all, as events or one on each line.
-    let relay = Relay::from_chunks(&text, job.chat_stream(upstream));
-    if relay.has_content {
-        return Ok(Answer::Stream(Box::new(relay)));
+    Err(no_answer(judge_whole(&text), text, Some(head), upstream, job))
+}
+
+/// Asked for a whole answer, it gave a stream: some providers know nothing else.
+fn stream_as_whole(text: &str, upstream: &Upstream, job: &Job<'_>) -> Result<Answer, Failed> {
+    let mut reader = job.reader(upstream);
+    let mut fold = Fold::default();
+    let mut parser = SseParser::default();
+    // The first feed is never refused: an event that is too long shows as a cut.
+    let _ = parser.feed(text.as_bytes());
+    parser.finish();
+    while let Some(event) = parser.next_event() {
+        match reader.event(&event.name, &event.data, &mut |event| fold.event(event)) {
+            Ok(()) | Err(ReadError::Malformed) => {}
+            Err(ReadError::Error(text)) => return Err(answer_error(upstream, job.secrets, None, text.into_bytes())),
+            Err(ReadError::Broken(why)) => return Err(Failure::Garbled(why.into()).into()),
+        }
     }
-    Err(no_answer(judged, text, Some(head), upstream, job))
+    let framed = !parser.is_truncated();
+    reader.end(framed, &mut |event| fold.event(event)).map_err(|_| Failure::Truncated)?;
+    let usage = reader.usage().map(counted);
+    said(Answer::Whole(job.render(fold, upstream), usage), reader.has_content())
+}
+
+fn said(answer: Answer, has_content: bool) -> Result<Answer, Failed> {
+    match has_content {
+        true => Ok(answer),
+        false => Err(Failed { empty: Some(Box::new(answer)), ..Failure::Empty.into() }),
+    }
 }
 
 /// Sends the request, to the other of two possible roots if nothing is found at the first.
-async fn send(
+pub async fn send(
     pool: &Arc<Pool>,
     upstream: &Upstream,
     http: &HttpUpstream,
+    endpoint: Endpoint,
     job: &Job<'_>,
 ) -> Result<Response, ExchangeError> {
-    let mut edits = job.request.edits(job.body, &upstream.model_json, upstream.takes_stream_options);
-    let body = pieces(job.body, &mut edits);
+    let mut edits = job.edits(upstream);
+    let translated = job.translated(upstream);
+    let body = job.pieces(&translated, &mut edits);
     let length: usize = body.iter().map(|piece| piece.len()).sum();
-    let end_of_head = format!("{length}\r\n\r\n");
-    let (head, other_head) = http.heads();
-    let mut request = vec![head, end_of_head.as_bytes()];
+    let end_of_head = format!("{}Content-Length: {length}\r\n\r\n", job.fields_for(http.protocol));
+    let path = endpoint.path();
+    let query = if endpoint == Endpoint::Chat { "" } else { job.fields.query.as_str() };
+    let (target, other_target) = http.targets();
+    let mut request =
+        vec![target.as_bytes(), path.as_bytes(), query.as_bytes(), http.fields(), end_of_head.as_bytes()];
     request.extend(body);
     let response = client::send(pool, &http.origin, &request).await?;
-    let Some(other_head) = other_head else { return Ok(response) };
+    let Some(other_target) = other_target else { return Ok(response) };
     if response.head.status != 404 {
         http.root_found(0);
         return Ok(response);
     }
-    if let Some(head) = request.first_mut() {
-        *head = other_head;
+    if let Some(target) = request.first_mut() {
+        *target = other_target.as_bytes();
     }
     let second = client::send(pool, &http.origin, &request).await?;
     if second.head.status == 404 {
@@ -214,15 +215,56 @@ fn whole_answer(
     upstream: &Upstream,
     job: &Job<'_>,
 ) -> Result<Answer, Failed> {
+    if !job.passes(upstream) {
+        return translated_answer(text, head, upstream, job);
+    }
+    if job.ask.dialect() == Dialect::Messages {
+        let mut reader = MessagesReader::new(job.seed);
+        return match reader.whole(&text, &mut |_| ()) {
+            Ok(()) => {
+                let bytes = whole_with_provider(text, job.provider_json(upstream));
+                said(Answer::Whole(bytes, reader.usage().map(counted)), reader.has_content())
+            }
+            Err(e) => Err(read_error(e, text, head, upstream, job)),
+        };
+    }
     let judged = judge_whole(&text);
     let (Whole::Content(usage) | Whole::Empty(usage)) = judged else {
         return Err(no_answer(judged, text, head, upstream, job));
     };
     let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
-    let answer = Answer::Whole(bytes, usage);
-    match judged {
-        Whole::Content(_) => Ok(answer),
-        _ => Err(Failed { empty: Some(Box::new(answer)), ..Failure::Empty.into() }),
+    said(Answer::Whole(bytes, usage), matches!(judged, Whole::Content(_)))
+}
+
+/// The same in another protocol.
+fn translated_answer(
+    text: String,
+    head: Option<&ResponseHead>,
+    upstream: &Upstream,
+    job: &Job<'_>,
+) -> Result<Answer, Failed> {
+    let mut reader = job.reader(upstream);
+    let mut fold = Fold::default();
+    match reader.whole(&text, &mut |event| fold.event(event)) {
+        Ok(()) => {
+            let usage = reader.usage().map(counted);
+            said(Answer::Whole(job.render(fold, upstream), usage), reader.has_content())
+        }
+        Err(e) => Err(read_error(e, text, head, upstream, job)),
+    }
+}
+
+fn read_error(
+    error: ReadError,
+    text: String,
+    head: Option<&ResponseHead>,
+    upstream: &Upstream,
+    job: &Job<'_>,
+) -> Failed {
+    match error {
+        ReadError::Error(_) => answer_error(upstream, job.secrets, head, text.into_bytes()),
+        ReadError::Malformed => no_answer(Whole::Garbled, text, head, upstream, job),
+        ReadError::Broken(why) => Failure::Garbled(why.into()).into(),
     }
 }
 

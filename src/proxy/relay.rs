@@ -1,9 +1,9 @@
 //! A provider's stream on its way to the client: bytes in, frames for the client out, and how it ended.
 
 use super::demo::DemoAnswer;
-use crate::dialect::chat::{Usage, Whole, judge_whole};
-use crate::dialect::chat_stream::{ChatStream, Step, whole_as_chunks};
-use crate::http::sse::{SseParser, push_event};
+use super::lane::{Lane, Taken};
+use crate::dialect::chat::Usage;
+use crate::http::sse::SseParser;
 use crate::limits::{HELD_BYTES_MAX, STREAM_TAIL_TIME};
 use crate::net::client::{ExchangeError, Response};
 use crate::net::deadline::with_deadline;
@@ -47,7 +47,8 @@ pub enum Break {
 pub struct Relay {
     source: Source,
     parser: SseParser,
-    chat: ChatStream,
+    /// From the provider's protocol to the client's.
+    pub lane: Lane,
     /// Frames for the client, not sent yet.
     pub out: Vec<u8>,
     /// How far it has come.
@@ -59,11 +60,11 @@ pub struct Relay {
 
 impl Relay {
     /// Begins one.
-    pub fn new(source: Source, chat: ChatStream) -> Self {
+    pub fn new(source: Source, lane: Lane) -> Self {
         Self {
             source,
             parser: SseParser::default(),
-            chat,
+            lane,
             out: Vec::new(),
             state: State::Running,
             has_content: false,
@@ -71,15 +72,14 @@ impl Relay {
         }
     }
 
-    /// Begins one from a whole answer; `None` if that is no chat completion.
-    pub fn from_whole(text: &str, chat: ChatStream) -> Option<Self> {
-        let mut relay = Self::new(Source::Read, chat);
-        relay.whole(text).then_some(relay)
-    }
-
-    /// Reads a text of chunks that has come as a whole: events, or one on each line.
-    pub fn from_chunks(text: &str, chat: ChatStream) -> Self {
-        let mut relay = Self::new(Source::Read, chat);
+    /// Begins one from an answer that has been read: a whole one, or events after all.
+    pub fn from_text(text: &str, lane: Lane) -> Self {
+        let mut relay = Self::new(Source::Read, lane);
+        if let Some(taken) = relay.lane.whole(text, &mut relay.out) {
+            relay.took(taken, text);
+            relay.end(true);
+            return relay;
+        }
         // The first feed is never refused: an event that is too long shows as a cut.
         let _ = relay.parser.feed(text.as_bytes());
         relay.parser.finish();
@@ -127,9 +127,10 @@ impl Relay {
         while self.state == State::Running {
             let Some(event) = parser.next_event() else { break };
             // Not an error that has choices too: as chunks it would lose what makes it one.
-            let is_whole =
-                event.is_body && matches!(judge_whole(&event.data), Whole::Content(_) | Whole::Empty(_));
-            if is_whole && self.whole(&event.data) {
+            if event.is_body
+                && let Some(taken) = self.lane.whole(&event.data, &mut self.out)
+            {
+                self.took(taken, &event.data);
                 continue;
             }
             if event.is_body && event.data.trim_start().starts_with('<') {
@@ -142,33 +143,25 @@ impl Relay {
     }
 
     fn event(&mut self, name: &str, data: &str) {
-        match self.chat.event(name, data) {
-            Step::Forward { data, content } => {
-                self.has_content |= content;
-                push_event(&mut self.out, "", data);
-                if !self.has_content && self.out.len() > HELD_BYTES_MAX {
-                    self.state = State::Broken(Break::TooLong);
-                }
-            }
-            Step::Hide => {}
-            Step::Done => self.end(true),
-            Step::Error => self.state = State::Error(data.to_owned()),
-            Step::Malformed => {
-                self.malformed += 1;
-                log::debug!("skipped a line of the stream that is not JSON");
-            }
-        }
+        let taken = self.lane.event(name, data, &mut self.out);
+        self.took(taken, data);
     }
 
-    /// Takes a whole answer for the stream that it should have been.
-    fn whole(&mut self, text: &str) -> bool {
-        let Some(chunks) = whole_as_chunks(text) else { return false };
-        for chunk in chunks {
-            if self.state == State::Running {
-                self.event("", &chunk);
+    fn took(&mut self, taken: Taken, data: &str) {
+        self.has_content = self.lane.has_content();
+        match taken {
+            Taken::Passed if !self.has_content && self.out.len() > HELD_BYTES_MAX => {
+                self.state = State::Broken(Break::TooLong);
+            }
+            Taken::Passed => {}
+            Taken::Done => self.end(true),
+            Taken::Error(text) => self.state = State::Error(text),
+            Taken::Broken(why) => self.state = State::Broken(Break::Garbled(why.into())),
+            Taken::Malformed => {
+                self.malformed += 1;
+                log::debug!("skipped {} bytes of the stream that are no event of its protocol", data.len());
             }
         }
-        true
     }
 
     /// The body has ended, or `[DONE]` has come.
@@ -181,13 +174,12 @@ impl Relay {
             return;
         }
         let framed = framed && !self.parser.is_truncated();
-        if self.chat.check_end(framed).is_err() {
+        if self.lane.end(framed, &mut self.out).is_err() {
             self.state = State::Broken(Break::Truncated);
             return;
         }
-        for owed in self.chat.end() {
-            push_event(&mut self.out, "", &owed);
-        }
+        // Held back text and calls come out at the end.
+        self.has_content = self.lane.has_content();
         self.state = State::Done;
     }
 
@@ -196,7 +188,7 @@ impl Relay {
         if self.state != State::Running {
             return;
         }
-        if self.chat.is_finished() {
+        if self.lane.is_finished() {
             self.end(false);
             return;
         }
@@ -209,7 +201,7 @@ impl Relay {
 
     /// The usage told so far.
     pub fn usage(&self) -> Option<Usage> {
-        self.chat.usage()
+        self.lane.usage()
     }
 
     /// After the client has everything: waits a moment for the end of the provider's body, so that its connection
@@ -240,7 +232,8 @@ mod tests {
 
     /// What a body that is no event stream comes to.
     fn state_of(body: &str) -> State {
-        Relay::from_chunks(body, ChatStream::new(None, "\"m\"", false)).state
+        let lane = Lane::Chat(Box::new(ChatStream::new(None, "\"m\"", false)));
+        Relay::from_text(body, lane).state
     }
 
     #[test]

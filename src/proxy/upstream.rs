@@ -1,13 +1,12 @@
 //! A configured backend, made ready to be called: everything that does not change from request to request.
 
-use crate::config::{Auth, Backend, BackendKind, DemoMode, HttpBackend, Protocol, ProxyChoice};
+use crate::config::{Auth, Backend, BackendKind, DemoMode, HttpBackend, Protocol, ProxyChoice, Quirks};
 use crate::http::head::push_header;
 use crate::net::client::Origin;
 use crate::net::dial::Route;
 use crate::net::proxy_env::ProxyEnv;
 use crate::net::tls::TlsConfig;
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,35 +23,39 @@ pub struct Upstream {
     pub model_json: String,
     /// `name` as JSON text.
     pub name_json: String,
-    /// Whether `stream_options` may be sent.
-    pub takes_stream_options: bool,
+    /// What it refuses.
+    pub quirks: Quirks,
     /// How it is reached.
     pub via: Via,
 }
 
 /// How a backend is reached.
 pub enum Via {
-    /// Answered by this program.
+    /// Answered by this program, in chat completions.
     Demo(DemoMode),
-    /// Over HTTP, in chat completions.
-    Chat(Box<HttpUpstream>),
-    /// It speaks a protocol that chat requests are not translated into.
-    Unspoken,
+    /// Over HTTP.
+    Http(Box<HttpUpstream>),
 }
 
 /// The constant parts of a request to a provider.
 pub struct HttpUpstream {
     /// Where to.
     pub origin: Origin,
-    /// The request head up to `Content-Length: `; it holds the key, so it has no `Debug`.
-    ///
-    /// Two of them for a base URL without a path: some servers want `/v1` there and some do not, and people write
-    /// both. The second one has it.
-    heads: Vec<Vec<u8>>,
-    /// Which of the heads has worked; [`UNKNOWN`] before that.
-    root: AtomicUsize,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The output limit in tokens where the protocol demands one and the client gave none.
+    pub default_max_tokens: u32,
     /// Time for the first content or the whole answer; `None`: the defaults.
     pub timeout: Option<Duration>,
+    /// Method and target up to where the endpoint's path begins.
+    ///
+    /// Two of them for an OpenAI base URL without a path: some servers want `/v1` there and some do not, and people
+    /// write both. The second one has it.
+    targets: Vec<String>,
+    /// Which of the targets has worked; [`UNKNOWN`] before that.
+    root: AtomicUsize,
+    /// From behind the target to the last constant field. Holds the key, so it has no `Debug`.
+    fields: Vec<u8>,
 }
 
 /// TLS settings by their extra roots: backends that trust the same share their session caches.
@@ -89,10 +92,7 @@ impl Upstream {
     pub fn new(backend: &Backend, trust: &mut Trust, proxies: &ProxyEnv) -> Result<Self, String> {
         let via = match &backend.kind {
             BackendKind::Demo(mode) => Via::Demo(*mode),
-            BackendKind::Http(http) if http.protocol == Protocol::OpenAi => {
-                Via::Chat(Box::new(HttpUpstream::new(http, trust, proxies)?))
-            }
-            BackendKind::Http(_) => Via::Unspoken,
+            BackendKind::Http(http) => Via::Http(Box::new(HttpUpstream::new(http, trust, proxies)?)),
         };
         Ok(Self {
             name: backend.name.clone(),
@@ -100,7 +100,7 @@ impl Upstream {
             model: backend.model.clone(),
             model_json: json_string(&backend.model),
             name_json: json_string(&backend.name),
-            takes_stream_options: backend.quirks.stream_options,
+            quirks: backend.quirks.clone(),
             via,
         })
     }
@@ -128,39 +128,48 @@ impl HttpUpstream {
             pool_key = format!("{pool_key} trusting {}", ca.display());
         }
         let route = Route { tls, host: url.host.clone(), port: url.port, proxy };
-        let roots: &[&str] = if url.path.is_empty() { &["", "/v1"] } else { &[&url.path] };
-        let heads = roots.iter().map(|root| request_head(http, root, &route)).collect();
+        let roots: &[&str] = match http.protocol {
+            Protocol::OpenAi if url.path.is_empty() => &["", "/v1"],
+            _ => &[&url.path],
+        };
+        // A forward proxy wants the target in absolute form (RFC 9112 §3.2.2).
+        let host = if route.is_forward_proxy() { format!("http://{}", url.host_header()) } else { String::new() };
+        let targets = roots.iter().map(|root| format!("POST {host}{root}")).collect();
+        let fields = request_fields(http, &route);
         let origin = Origin { route, pool_key: pool_key.into() };
-        Ok(Self { origin, heads, root: AtomicUsize::new(UNKNOWN), timeout: http.timeout })
+        let root = AtomicUsize::new(UNKNOWN);
+        let (protocol, default_max_tokens) = (http.protocol, http.default_max_tokens);
+        Ok(Self { origin, protocol, default_max_tokens, timeout: http.timeout, targets, root, fields })
     }
 
-    /// The request head to use, and another one to try if the first meets a 404.
-    pub fn heads(&self) -> (&[u8], Option<&[u8]>) {
+    /// The fields of every request, from the end of its target on.
+    pub fn fields(&self) -> &[u8] {
+        &self.fields
+    }
+
+    /// The target to use, and another one to try if the first meets a 404.
+    pub fn targets(&self) -> (&str, Option<&str>) {
         let root = self.root.load(Ordering::Relaxed);
-        let head = |root: usize| self.heads.get(root).map(Vec::as_slice);
+        let target = |root: usize| self.targets.get(root).map(String::as_str);
         match root {
-            UNKNOWN => (head(0).unwrap_or_default(), head(1)),
-            known => (head(known).unwrap_or_default(), None),
+            UNKNOWN => (target(0).unwrap_or_default(), target(1)),
+            known => (target(known).unwrap_or_default(), None),
         }
     }
 
-    /// The first (0) or the second (1) of the heads found something at its path.
+    /// The first (0) or the second (1) of the targets found something at its path.
     pub fn root_found(&self, root: usize) {
         self.root.store(root, Ordering::Relaxed);
     }
 }
 
-/// No head has worked yet.
+/// No target has worked yet.
 const UNKNOWN: usize = usize::MAX;
 
-fn request_head(http: &HttpBackend, root: &str, route: &Route) -> Vec<u8> {
+fn request_fields(http: &HttpBackend, route: &Route) -> Vec<u8> {
     let url = &http.url;
     let mut head = Vec::with_capacity(512);
-    // Writing to a Vec cannot fail.
-    let _ = match route.is_forward_proxy() {
-        true => write!(head, "POST http://{}{root}/chat/completions HTTP/1.1\r\n", url.host_header()),
-        false => write!(head, "POST {root}/chat/completions HTTP/1.1\r\n"),
-    };
+    head.extend_from_slice(b" HTTP/1.1\r\n");
     push_header(&mut head, "Host", &url.host_header());
     if let (true, Some(credentials)) = (route.is_forward_proxy(), route.proxy_authorization()) {
         push_header(&mut head, "Proxy-Authorization", credentials.expose());
@@ -183,6 +192,5 @@ fn request_head(http: &HttpBackend, root: &str, route: &Route) -> Vec<u8> {
     for (name, value) in &http.headers {
         push_header(&mut head, name, value.expose());
     }
-    head.extend_from_slice(b"Content-Length: ");
     head
 }

@@ -1,0 +1,175 @@
+//! What the proxy has to know of a request before anything is planned: whose protocol, which model, stream or not.
+
+use super::chat::ChatRequest;
+use super::error::ApiError;
+use super::skim;
+use super::splice::{Edit, insert_member, is_space};
+use std::ops::Range;
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI Chat Completions.
+    Chat,
+    /// OpenAI Responses.
+    Responses,
+    /// Anthropic Messages.
+    Messages,
+}
+
+impl Dialect {
+    /// For the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+        }
+    }
+}
+
+/// A request, skimmed.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// Chat knows how to switch usage on, too.
+    Chat(ChatRequest),
+    /// The others.
+    Other(Dialect, Envelope),
+}
+
+/// The top level of a Messages or Responses request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The client's model, trimmed; `None` if it is missing, null or blank.
+    pub model: Option<String>,
+    /// Whether the client wants an event stream.
+    pub stream: bool,
+    /// The response that a Responses request goes on from.
+    pub previous: Option<String>,
+    /// Where the value of `model` stands.
+    model_span: Option<Range<usize>>,
+}
+
+impl Ask {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(dialect: Dialect, body: &[u8]) -> Result<Self, ApiError> {
+        match dialect {
+            Dialect::Chat => ChatRequest::parse(body).map(Self::Chat),
+            other => Envelope::parse(body).map(|envelope| Self::Other(other, envelope)),
+        }
+    }
+
+    /// Whose protocol it is in.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Chat(_) => Dialect::Chat,
+            Self::Other(dialect, _) => *dialect,
+        }
+    }
+
+    /// The client's model, if it names one.
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::Chat(request) => request.model.as_deref(),
+            Self::Other(_, envelope) => envelope.model.as_deref(),
+        }
+    }
+
+    /// Whether the client wants an event stream.
+    pub fn stream(&self) -> bool {
+        match self {
+            Self::Chat(request) => request.stream,
+            Self::Other(_, envelope) => envelope.stream,
+        }
+    }
+
+    /// Whether a chat client asked for the usage chunk.
+    pub fn include_usage(&self) -> bool {
+        matches!(self, Self::Chat(request) if request.include_usage)
+    }
+
+    /// The edits for a backend of the same protocol.
+    pub fn edits(&self, body: &[u8], model_json: &str, ask_usage: bool) -> Vec<Edit> {
+        match self {
+            Self::Chat(request) => request.edits(body, model_json, ask_usage),
+            Self::Other(_, envelope) => envelope.edits(body, model_json),
+        }
+    }
+}
+
+impl Envelope {
+    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        if body.iter().all(|&b| is_space(b.into())) {
+            return Err(ApiError::new(400, "The body is empty; it must be a JSON object."));
+        }
+        let members = skim::members(body)
+            .map_err(|e| ApiError::new(400, format!("The body is not valid JSON: {e}.")))?;
+        let value = |key: &'static str| {
+            let mut found = members.iter().filter(|member| member.key == key);
+            match (found.next(), found.next()) {
+                (member, None) => Ok(member.map(|member| member.value.clone())),
+                (_, Some(_)) => {
+                    Err(ApiError::new(400, format!("The body has `{key}` twice; send it once.")).param(key))
+                }
+            }
+        };
+        let string = |key: &'static str, span: &Option<Range<usize>>| match span {
+            None => Ok(None),
+            Some(span) => serde_json::from_slice::<Option<String>>(body.get(span.clone()).unwrap_or_default())
+                .map_err(|_| ApiError::new(400, format!("`{key}` must be a string.")).param(key)),
+        };
+        let model_span = value("model")?;
+        let model = string("model", &model_span)?;
+        let previous = string("previous_response_id", &value("previous_response_id")?)?;
+        let stream = match value("stream")?.map(|span| body.get(span).unwrap_or_default()) {
+            None | Some(b"null" | b"false") => false,
+            Some(b"true") => true,
+            Some(_) => return Err(ApiError::new(400, "`stream` must be true or false.").param("stream")),
+        };
+        let model = model.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        Ok(Self { model, stream, previous, model_span })
+    }
+
+    fn edits(&self, body: &[u8], model_json: &str) -> Vec<Edit> {
+        match &self.model_span {
+            Some(span) => vec![Edit { span: span.clone(), text: model_json.to_owned() }],
+            None => {
+                insert_member(body, 0..body.len(), &format!("\"model\":{model_json}")).into_iter().collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::splice::pieces;
+    use super::*;
+
+    #[test]
+    fn a_messages_request_goes_on_with_another_model_and_nothing_else() {
+        let body = br#"{"model":"claude-x","max_tokens":5,"stream":true,"messages":[{"role":"user","content":"\u00e9"}],"x":1e2}"#;
+        let ask = Ask::parse(Dialect::Messages, body).unwrap();
+        assert_eq!((ask.model(), ask.stream(), ask.dialect()), (Some("claude-x"), true, Dialect::Messages));
+        let joined = pieces(body, &mut ask.edits(body, "\"m\"", true)).concat();
+        assert_eq!(joined, String::from_utf8_lossy(body).replace("claude-x", "m").into_bytes());
+        let joined = pieces(b"{}", &mut Ask::parse(Dialect::Messages, b"{}").unwrap().edits(b"{}", "\"m\"", true));
+        assert_eq!(joined.concat(), br#"{"model":"m"}"#);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (body, expected) in [
+            ("", "The body is empty; it must be a JSON object."),
+            ("[]", "The body is not valid JSON: it must be a JSON object (line 1, column 1)."),
+            (r#"{"model":1}"#, "`model` must be a string."),
+            (r#"{"stream":1}"#, "`stream` must be true or false."),
+            (r#"{"previous_response_id":1}"#, "`previous_response_id` must be a string."),
+            (r#"{"model":"a","model":"b"}"#, "The body has `model` twice; send it once."),
+        ] {
+            assert_eq!(Ask::parse(Dialect::Responses, body.as_bytes()).unwrap_err().message, expected);
+        }
+    }
+}

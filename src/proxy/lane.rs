@@ -1,0 +1,228 @@
+//! The way of one stream from a provider's protocol to the client's: events in, frames out.
+
+use crate::dialect::answer::{Fold, ReadError, Reader, Truncated, Writer};
+use crate::dialect::ask::Dialect;
+use crate::dialect::chat::{Usage, Whole, judge_whole};
+use crate::dialect::chat_stream::{ChatStream, Step, whole_as_chunks};
+use crate::dialect::error::ApiError;
+use crate::dialect::messages_stream::MessagesStream;
+use crate::dialect::model::{self, Event};
+use crate::http::sse::push_event;
+use crate::limits::STORED_RESPONSE_BYTES_MAX;
+
+/// How a stream is passed on.
+pub enum Lane {
+    /// Chat to chat: chunks go through.
+    Chat(Box<ChatStream>),
+    /// Messages to messages: events go through.
+    Messages(Box<MessagesStream>),
+    /// Anything else: read and written anew.
+    Translated(Box<Translated>),
+}
+
+/// A reader of the provider's protocol and a writer of the client's.
+pub struct Translated {
+    reader: Reader,
+    writer: Writer,
+    /// Keeps the response object of a Responses client.
+    keep: bool,
+    kept: Option<String>,
+}
+
+/// What became of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Passed on, or nothing to pass on.
+    Passed,
+    /// The provider says that nothing follows.
+    Done,
+    /// An error of the provider: its text, to be judged.
+    Error(String),
+    /// No event of this protocol. One does not end a stream.
+    Malformed,
+    /// The stream makes no sense any more.
+    Broken(&'static str),
+}
+
+impl Lane {
+    /// Reads, and writes for somebody else. `keep`: whether the response object is wanted afterwards.
+    pub fn translated(reader: Reader, writer: Writer, keep: bool) -> Self {
+        Self::Translated(Box::new(Translated { reader, writer, keep, kept: None }))
+    }
+
+    /// Takes one event; frames for the client go to `out`.
+    pub fn event(&mut self, name: &str, data: &str, out: &mut Vec<u8>) -> Taken {
+        match self {
+            Self::Chat(chat) => match chat.event(name, data) {
+                Step::Forward { data, .. } => push_event(out, "", data),
+                Step::Hide => {}
+                Step::Done => return Taken::Done,
+                Step::Error => return Taken::Error(data.to_owned()),
+                Step::Malformed => return Taken::Malformed,
+            },
+            Self::Messages(messages) => match messages.event(name, data) {
+                Ok(Some((name, data))) => push_event(out, name, data),
+                Ok(None) => {}
+                Err(e) => return e.into(),
+            },
+            Self::Translated(lane) => {
+                if let Err(e) = lane.read(|reader, sink| reader.event(name, data, sink), out) {
+                    return e.into();
+                }
+            }
+        }
+        if self.is_done() { Taken::Done } else { Taken::Passed }
+    }
+
+    /// Takes a whole answer for the stream that it should have been. `None` if it is none.
+    pub fn whole(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Taken> {
+        let is_chat = || matches!(judge_whole(text), Whole::Content(_) | Whole::Empty(_));
+        match self {
+            Self::Chat(_) => {
+                let chunks = whole_as_chunks(text).filter(|_| is_chat())?;
+                let mut taken = Taken::Passed;
+                for chunk in chunks {
+                    if taken == Taken::Passed {
+                        taken = self.event("", &chunk, out);
+                    }
+                }
+                Some(taken)
+            }
+            // A whole message for a stream of them: written anew, as no part of it is an event.
+            Self::Messages(_) => None,
+            Self::Translated(lane) => {
+                let fits = match &lane.reader {
+                    Reader::Chat(_) => is_chat(),
+                    Reader::Messages(_) => text.contains("\"message\"") && !text.contains("\"error\""),
+                };
+                if !fits {
+                    return None;
+                }
+                Some(match lane.read(|reader, sink| reader.whole(text, sink), out) {
+                    Ok(()) => Taken::Done,
+                    Err(e) => e.into(),
+                })
+            }
+        }
+    }
+
+    /// The provider's body has ended, or said that it will: writes what the client is still owed.
+    pub fn end(&mut self, framed: bool, out: &mut Vec<u8>) -> Result<(), Truncated> {
+        match self {
+            Self::Chat(chat) => {
+                chat.check_end(framed).map_err(|_| Truncated)?;
+                for owed in chat.end() {
+                    push_event(out, "", &owed);
+                }
+                Ok(())
+            }
+            Self::Messages(messages) => {
+                if let Some((name, data)) = messages.end(framed)? {
+                    push_event(out, name, data);
+                }
+                Ok(())
+            }
+            Self::Translated(lane) => lane.read(|reader, sink| reader.end(framed, sink), out),
+        }
+    }
+
+    /// Tells the client, in the stream, that it broke off.
+    pub fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
+        match self {
+            Self::Chat(_) => push_event(out, "", &error.to_openai()),
+            Self::Messages(_) => push_event(out, "error", &error.to_anthropic()),
+            Self::Translated(lane) => write_failure(&mut lane.writer, error, out),
+        }
+    }
+
+    /// Whether something has been said, so that the client may see it.
+    pub fn has_content(&self) -> bool {
+        match self {
+            Self::Chat(chat) => chat.has_content(),
+            Self::Messages(messages) => messages.has_content(),
+            Self::Translated(lane) => lane.reader.has_content(),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Chat(_) => false,
+            Self::Messages(messages) => messages.is_done(),
+            Self::Translated(lane) => lane.reader.is_done(),
+        }
+    }
+
+    /// Whether the answer is complete, so that a lost connection loses nothing.
+    pub fn is_finished(&self) -> bool {
+        match self {
+            Self::Chat(chat) => chat.is_finished(),
+            Self::Messages(messages) => messages.is_finished(),
+            Self::Translated(lane) => lane.reader.is_finished(),
+        }
+    }
+
+    /// The usage told so far.
+    pub fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Chat(chat) => chat.usage(),
+            Self::Messages(messages) => messages.usage().map(counted),
+            Self::Translated(lane) => lane.reader.usage().map(counted),
+        }
+    }
+
+    /// The response object, if it was to be kept and is complete.
+    pub fn kept(&mut self) -> Option<String> {
+        match self {
+            Self::Translated(lane) => lane.kept.take(),
+            _ => None,
+        }
+    }
+}
+
+/// Neutral counts as the log has them.
+pub fn counted(usage: model::Usage) -> Usage {
+    Usage { prompt_tokens: Some(usage.input), completion_tokens: Some(usage.output) }
+}
+
+impl From<ReadError> for Taken {
+    fn from(e: ReadError) -> Self {
+        match e {
+            ReadError::Error(text) => Self::Error(text),
+            ReadError::Malformed => Self::Malformed,
+            ReadError::Broken(why) => Self::Broken(why),
+        }
+    }
+}
+
+impl Translated {
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&mut Reader, &mut dyn FnMut(Event<'_>)) -> T,
+        out: &mut Vec<u8>,
+    ) -> T {
+        let Self { reader, writer, keep, kept } = self;
+        read(reader, &mut |event| {
+            writer.event(event, &mut |name, data| {
+                push_event(out, name, data);
+                let last = matches!(name, "response.completed" | "response.incomplete");
+                if *keep && last && data.len() <= STORED_RESPONSE_BYTES_MAX {
+                    *kept = Some(data.to_owned());
+                }
+            });
+        })
+    }
+}
+
+/// Writes a failure as the last of a stream.
+pub fn write_failure(writer: &mut Writer, error: &ApiError, out: &mut Vec<u8>) {
+    let event = Event::Failed { failure: error.failure(), message: &error.message };
+    writer.event(event, &mut |name, data| push_event(out, name, data));
+}
+
+/// Reads a whole answer for a client of another protocol.
+pub fn fold(reader: &mut Reader, text: &str) -> Result<Fold, ReadError> {
+    let mut fold = Fold::default();
+    reader.whole(text, &mut |event| fold.event(event))?;
+    Ok(fold)
+}
+

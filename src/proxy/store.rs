@@ -1,0 +1,120 @@
+//! Responses that a client may go on from or ask for again: the last few, in memory.
+
+use crate::limits::{STORED_BYTES_MAX, STORED_RESPONSE_BYTES_MAX, STORED_RESPONSES_MAX};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The responses kept. The oldest ones go when there are too many or they take too much.
+#[derive(Default)]
+pub struct Store {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_id: HashMap<String, Kept>,
+    /// Oldest first.
+    order: VecDeque<String>,
+    bytes: usize,
+}
+
+struct Kept {
+    response: Arc<str>,
+    /// The items of the conversation so far, each as JSON.
+    items: Arc<Vec<String>>,
+    bytes: usize,
+}
+
+impl Store {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under this lock can panic half-way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps `response`, a response object as JSON, with the items that led to it. What is too large is not kept.
+    pub fn keep(&self, response: String, mut items: Vec<String>) {
+        #[derive(Deserialize)]
+        struct Response<'a> {
+            id: String,
+            #[serde(borrow, default)]
+            output: Vec<&'a RawValue>,
+        }
+        let Ok(Response { id, output }) = serde_json::from_str(&response) else { return };
+        items.extend(output.into_iter().map(|item| item.get().to_owned()));
+        let bytes = response.len() + items.iter().map(String::len).sum::<usize>();
+        if bytes > STORED_RESPONSE_BYTES_MAX {
+            return;
+        }
+        let mut inner = self.lock();
+        inner.remove(&id);
+        inner.bytes += bytes;
+        inner.order.push_back(id.clone());
+        inner.by_id.insert(id, Kept { response: response.into(), items: Arc::new(items), bytes });
+        while inner.order.len() > STORED_RESPONSES_MAX || inner.bytes > STORED_BYTES_MAX {
+            let Some(oldest) = inner.order.front().cloned() else { break };
+            inner.remove(&oldest);
+        }
+    }
+
+    /// The response with this id.
+    pub fn response(&self, id: &str) -> Option<Arc<str>> {
+        self.lock().by_id.get(id).map(|kept| Arc::clone(&kept.response))
+    }
+
+    /// The conversation up to and with this response.
+    pub fn items(&self, id: &str) -> Option<Arc<Vec<String>>> {
+        self.lock().by_id.get(id).map(|kept| Arc::clone(&kept.items))
+    }
+
+    /// Forgets one; whether it was there.
+    pub fn forget(&self, id: &str) -> bool {
+        self.lock().remove(id)
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, id: &str) -> bool {
+        let Some(kept) = self.by_id.remove(id) else { return false };
+        self.bytes -= kept.bytes;
+        self.order.retain(|known| known != id);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(id: &str, text: &str) -> String {
+        format!(r#"{{"id":"{id}","output":[{{"type":"message","x":"{text}"}}]}}"#)
+    }
+
+    #[test]
+    fn a_response_is_kept_with_its_conversation_until_it_is_forgotten() {
+        let store = Store::default();
+        store.keep(response("a", "hi"), vec!["1".into()]);
+        assert_eq!(store.items("a").unwrap()[..], ["1".to_owned(), r#"{"type":"message","x":"hi"}"#.to_owned()]);
+        assert_eq!(&*store.response("a").unwrap(), response("a", "hi"));
+        assert!(store.forget("a") && !store.forget("a"));
+        assert!(store.items("a").is_none() && store.response("a").is_none());
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many_or_too_large() {
+        let store = Store::default();
+        for n in 0..=STORED_RESPONSES_MAX {
+            store.keep(response(&n.to_string(), ""), Vec::new());
+        }
+        assert!(store.items("0").is_none() && store.items("1").is_some());
+        let large = "x".repeat(STORED_RESPONSE_BYTES_MAX / 2 - 100);
+        for n in 0..=STORED_BYTES_MAX / STORED_RESPONSE_BYTES_MAX {
+            store.keep(response(&format!("large{n}"), &large), Vec::new());
+        }
+        assert!(store.items("1").is_none(), "the small ones were older");
+        assert!(store.items("large0").is_none() && store.items("large1").is_some());
+        store.keep(response("huge", &"x".repeat(STORED_RESPONSE_BYTES_MAX)), Vec::new());
+        assert!(store.items("huge").is_none());
+    }
+}
