@@ -98,7 +98,8 @@ fn a_request_that_gets_no_memory_is_told_503_and_the_next_one_is_served() {
     let whole = post("/v1/chat/completions", &body);
     let mut first = proxy.connect();
     first.send(&whole[..50_000]);
-    let refused = proxy.chat(&body);
+    // Nothing tells when the first has its share; until then another one fits.
+    let refused = (0..100).map(|_| proxy.chat(&body)).find(|response| response.status() != 200).unwrap();
     assert_eq!((refused.status(), refused.header("retry-after")), (503, Some("5")), "{}", refused.text());
     first.send(&whole[50_000..]).response().check_answer("Hello").unwrap();
     proxy.chat(&body).check_answer("Hello").unwrap();
