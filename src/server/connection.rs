@@ -195,9 +195,10 @@ impl Incoming<'_> {
         let mut share = shared.bodies.share();
         let mut bytes = Vec::new();
         let mut deadline = Instant::now() + BODY_PROGRESS_TIME;
+        let mut memory_wait = BODY_MEMORY_WAIT;
         loop {
             let before = bytes.len();
-            self.decode(&mut share, &mut bytes, max).await?;
+            self.decode(&mut share, &mut memory_wait, &mut bytes, max).await?;
             if self.reader.is_done() {
                 break;
             }
@@ -211,13 +212,15 @@ impl Incoming<'_> {
                 }
             }
         }
+        share.complete();
         Ok((bytes, share))
     }
 
-    /// Decodes what has been read so far.
+    /// Decodes what has been read so far. `memory_wait` is how long it may still wait for memory.
     async fn decode(
         &mut self,
         share: &mut Share,
+        memory_wait: &mut Duration,
         bytes: &mut Vec<u8>,
         max: usize,
     ) -> Result<(), BodyFailure> {
@@ -235,7 +238,9 @@ impl Incoming<'_> {
                 return Err(BodyFailure::Refused(too_large(max)));
             }
             if !data.is_empty() {
-                let room = with_deadline(Instant::now() + BODY_MEMORY_WAIT, share.grow(data.len())).await;
+                let asked = Instant::now();
+                let room = with_deadline(asked + *memory_wait, share.grow(data.len())).await;
+                *memory_wait = memory_wait.saturating_sub(asked.elapsed());
                 room.map_err(|_| {
                     let text = "Too many large requests are in flight; try again in a moment.";
                     BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
