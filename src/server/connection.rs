@@ -9,8 +9,8 @@ use crate::dialect::error::ApiError;
 use crate::http::body::{BodyLength, BodyReader};
 use crate::http::head::{HeadScan, RequestHead};
 use crate::limits::{
-    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, BODY_ROOM_FACTOR, DISCARD_BYTES_MAX, HEADER_TIME,
-    IDLE_TIME, LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
+    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, DISCARD_BYTES_MAX, HEADER_TIME, IDLE_TIME,
+    LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
 };
 use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
@@ -245,7 +245,8 @@ impl Incoming<'_> {
                     let text = "Too many large requests are in flight; try again in a moment.";
                     BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
                 })?;
-                make_room(bytes, data.len(), self.declared);
+                // Not by what is announced: the allocator keeps for good what was written to, and an announcement
+                // must not take address space either, of which a 32-bit system has little.
                 bytes.extend_from_slice(data);
             }
             if used == 0 {
@@ -311,18 +312,6 @@ fn body_deadline(deadline: Instant, count: usize, now: Instant) -> Instant {
     (deadline + Duration::from_micros(earned)).min(now + BODY_PROGRESS_TIME)
 }
 
-/// Makes room for `more` bytes, and for what is announced behind them in proportion to what has come.
-fn make_room(bytes: &mut Vec<u8>, more: usize, declared: BodyLength) {
-    let len = bytes.len() + more;
-    if let BodyLength::Length(length) = declared
-        && len > bytes.capacity()
-    {
-        let announced = usize::try_from(length).unwrap_or(usize::MAX);
-        let room = announced.min(len.saturating_mul(BODY_ROOM_FACTOR)).max(len);
-        bytes.reserve_exact(room - bytes.len());
-    }
-}
-
 fn too_large(max: usize) -> ApiError {
     let text = format!(
         "The request body is larger than this proxy takes ({max} bytes); raise `server.max_body` in its config."
@@ -355,23 +344,5 @@ mod tests {
             deadline = body_deadline(deadline, 1, now);
         }
         assert!(now - start < 2 * BODY_PROGRESS_TIME, "after {:?}", now - start);
-    }
-
-    #[test]
-    fn room_is_made_for_what_came_not_for_what_is_announced() {
-        for (len, more, declared, expected) in [
-            (0, 1, 30_000_000, BODY_ROOM_FACTOR),
-            (0, 65_536, 30_000_000, 65_536 * BODY_ROOM_FACTOR),
-            (0, 65_536, 100_000, 100_000),
-            (65_536, 34_464, 100_000, 100_000),
-            (0, 10, u64::MAX, 10 * BODY_ROOM_FACTOR),
-        ] {
-            let mut bytes = vec![0; len];
-            make_room(&mut bytes, more, BodyLength::Length(declared));
-            assert_eq!(bytes.capacity(), expected, "{more} bytes behind {len} of {declared}");
-        }
-        let mut full = Vec::with_capacity(8);
-        make_room(&mut full, 8, BodyLength::Length(1000));
-        assert_eq!(full.capacity(), 8, "there was room");
     }
 }
