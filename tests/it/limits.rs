@@ -1,6 +1,8 @@
 //! Limits of the server, each at its value and one past it. Those of time that would take half a minute are tested
 //! beside their code, with a clock of their own.
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use crate::harness::*;
 
 const HEAD_BYTES: usize = 16 * 1024;
@@ -127,4 +129,20 @@ fn a_model_of_any_length_is_one_short_line_in_the_log() {
     let log = proxy.whole_log();
     let line = log.lines().find(|line| line.contains("status=200")).unwrap();
     assert!(line.len() < 2000 && !line.contains('\u{1b}'), "{} bytes", line.len());
+}
+
+/// Kept connections to eight other providers take all descriptors; the ninth must not pay for it.
+#[test]
+fn idle_connections_to_providers_give_way_when_descriptors_run_out() {
+    let silent: Vec<Upstream> = (0..8).map(|_| Upstream::answering(|_| chat_whole(""))).collect();
+    let last = Upstream::healthy("Hello");
+    let config = silent.iter().fold(Config::new(), |config, upstream| config.backend(upstream));
+    let proxy = config.backend(&last).start();
+    let mut connection = proxy.connect();
+    connection.send(get("/health", "")).response();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(open + 4), maximum: Some(open + 4) };
+    prlimit(Pid::from_raw(i32::try_from(proxy.pid()).unwrap()), Resource::Nofile, limit).unwrap();
+    connection.send(post("/v1/chat/completions", HELLO)).response().check_answer("Hello").unwrap();
+    assert!(silent.iter().all(|upstream| upstream.hits() == 1));
 }
