@@ -21,10 +21,9 @@ pub const INTERIM_RESPONSES_MAX: usize = 8;
 pub const REQUEST_BODY_BYTES_MAX: usize = 34 * 1024 * 1024;
 /// Default of `server.body_memory`: all request bodies in flight together.
 pub const BODY_MEMORY_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Room made for a body of announced length: at most so many times what has come. An announcement alone must not
-/// take address space, of which a 32-bit system has little; and to double each time copies more.
-pub const BODY_ROOM_FACTOR: usize = 4;
-/// How long a request waits for its share of the body memory before it is told 503.
+/// Bodies up to this size need not wait for their turn while large ones fill the body memory.
+pub const BODY_WITHOUT_TURN_BYTES_MAX: usize = 64 * 1024;
+/// How long a request waits for its share of the body memory, in all, before it is told 503.
 pub const BODY_MEMORY_WAIT: Duration = Duration::from_secs(10);
 
 /// One SSE event: tool arguments or an image may come as a single one.

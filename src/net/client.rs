@@ -72,7 +72,18 @@ pub async fn send(pool: &Arc<Pool>, origin: &Origin, request: &[&[u8]]) -> Resul
             other => return other.map(|answer| answer.at_home(pool, origin)),
         }
     }
-    let conn = dial(&origin.route, DialTimes::default()).await.map_err(ExchangeError::Dial)?;
+    let mut made_room = false;
+    let conn = loop {
+        match dial(&origin.route, DialTimes::default()).await {
+            // Idle connections must not cost a provider its turn.
+            Err(e) if e.is_out_of_descriptors() && !made_room => {
+                log::warn!("out of descriptors: closing idle connections to providers");
+                pool.clear();
+                made_room = true;
+            }
+            dialled => break dialled.map_err(ExchangeError::Dial)?,
+        }
+    };
     exchange(conn, request).await.map(|answer| answer.at_home(pool, origin))
 }
 

@@ -20,6 +20,7 @@ use crate::limits::{
 };
 use crate::secret::Secret;
 use crate::url::ProxyUrl;
+use rustix::io::Errno;
 
 /// The way to one target.
 #[derive(Debug, Clone)]
@@ -90,6 +91,15 @@ pub enum DialError {
     Tls(TlsError),
     /// A step took too long.
     Timeout(Phase),
+}
+
+impl DialError {
+    /// Whether this process, or the system, has no descriptor left: the provider is not to blame.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        let (Self::Name(e) | Self::Connect(e)) = self else { return false };
+        let exhausted = [Errno::MFILE, Errno::NFILE].map(|errno| errno.raw_os_error());
+        e.raw_os_error().is_some_and(|code| exhausted.contains(&code))
+    }
 }
 
 impl fmt::Display for DialError {

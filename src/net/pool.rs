@@ -54,6 +54,11 @@ impl Pool {
         }
     }
 
+    /// Closes all idle connections: their descriptors are needed.
+    pub fn clear(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Closes what has been idle for too long, and what the provider has closed. To be called now and then.
     pub fn sweep(&self, now: Instant) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

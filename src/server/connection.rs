@@ -9,8 +9,8 @@ use crate::dialect::error::ApiError;
 use crate::http::body::{BodyLength, BodyReader};
 use crate::http::head::{HeadScan, RequestHead};
 use crate::limits::{
-    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, BODY_ROOM_FACTOR, DISCARD_BYTES_MAX, HEADER_TIME,
-    IDLE_TIME, LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
+    BODY_MEMORY_WAIT, BODY_PROGRESS_TIME, BODY_RATE_MIN, DISCARD_BYTES_MAX, HEADER_TIME, IDLE_TIME,
+    LINGER_BYTES_MAX, LINGER_TIME, READ_AHEAD_BYTES_MAX, READ_BYTES_MAX,
 };
 use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
@@ -200,16 +200,17 @@ impl Incoming<'_> {
         let mut share = shared.bodies.share();
         let mut bytes = Vec::new();
         let mut deadline = Instant::now() + BODY_PROGRESS_TIME;
+        let mut memory_wait = BODY_MEMORY_WAIT;
         let mut seen = 0;
         loop {
-            self.decode(&mut share, &mut bytes, max).await?;
+            self.decode(&mut share, &mut memory_wait, &mut bytes, max).await?;
             if self.reader.is_done() {
                 break;
             }
             deadline = body_deadline(deadline, bytes.len() - seen, Instant::now());
             seen = bytes.len();
             match with_deadline(deadline, self.receive(&mut bytes)).await {
-                Ok(Ok(1..)) => take_room(&mut share, bytes.len() - seen).await?,
+                Ok(Ok(1..)) => take_room(&mut share, &mut memory_wait, bytes.len() - seen).await?,
                 Ok(Ok(0) | Err(_)) => return Err(BodyFailure::Gone),
                 Err(_) => {
                     let error = ApiError::new(408, "The request body came too slowly, or not to its end.");
@@ -217,13 +218,18 @@ impl Incoming<'_> {
                 }
             }
         }
+        share.complete();
         Ok((bytes, share))
     }
 
-    /// Reads from the socket: a body of known length straight into the room made for it, anything else to be decoded.
+    /// Reads from the socket: a body of known length straight to its place if there is room,
+    /// anything else to be decoded.
     async fn receive(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
         let room = bytes.capacity() - bytes.len();
-        if room == 0 || !self.input.is_empty() || !matches!(self.declared, BodyLength::Length(_)) {
+        if room < READ_BYTES_MAX / 4
+            || !self.input.is_empty()
+            || !matches!(self.declared, BodyLength::Length(_))
+        {
             return fill(self.io, self.input).await;
         }
         let before = bytes.len();
@@ -234,10 +240,11 @@ impl Incoming<'_> {
         Ok(count)
     }
 
-    /// Decodes what has been read so far.
+    /// Decodes what has been read so far. `memory_wait` is how long it may still wait for memory.
     async fn decode(
         &mut self,
         share: &mut Share,
+        memory_wait: &mut Duration,
         bytes: &mut Vec<u8>,
         max: usize,
     ) -> Result<(), BodyFailure> {
@@ -255,8 +262,9 @@ impl Incoming<'_> {
                 return Err(BodyFailure::Refused(too_large(max)));
             }
             if !data.is_empty() {
-                take_room(share, data.len()).await?;
-                make_room(bytes, data.len(), self.declared);
+                take_room(share, memory_wait, data.len()).await?;
+                // Not by what is announced: the allocator keeps for good what was written to, and an announcement
+                // must not take address space either, of which a 32-bit system has little.
                 bytes.extend_from_slice(data);
             }
             if used == 0 {
@@ -315,12 +323,11 @@ impl Incoming<'_> {
     }
 }
 
-/// Takes memory for `more` bytes of a body, waiting for others to end if need be.
-async fn take_room(share: &mut Share, more: usize) -> Result<(), BodyFailure> {
-    if more == 0 {
-        return Ok(());
-    }
-    let room = with_deadline(Instant::now() + BODY_MEMORY_WAIT, share.grow(more)).await;
+/// Takes memory for `more` bytes of a body, waiting for others to end for what is left of `memory_wait`.
+async fn take_room(share: &mut Share, memory_wait: &mut Duration, more: usize) -> Result<(), BodyFailure> {
+    let asked = Instant::now();
+    let room = with_deadline(asked + *memory_wait, share.grow(more)).await;
+    *memory_wait = memory_wait.saturating_sub(asked.elapsed());
     room.map_err(|_| {
         let text = "Too many large requests are in flight; try again in a moment.";
         BodyFailure::Refused(ApiError::new(503, text).code("overloaded"))
@@ -332,18 +339,6 @@ fn body_deadline(deadline: Instant, count: usize, now: Instant) -> Instant {
     // In microseconds, as a body may come byte by byte.
     let earned = (count as u64).saturating_mul(1_000_000) / BODY_RATE_MIN;
     (deadline + Duration::from_micros(earned)).min(now + BODY_PROGRESS_TIME)
-}
-
-/// Makes room for `more` bytes, and for what is announced behind them in proportion to what has come.
-fn make_room(bytes: &mut Vec<u8>, more: usize, declared: BodyLength) {
-    let len = bytes.len() + more;
-    if let BodyLength::Length(length) = declared
-        && len > bytes.capacity()
-    {
-        let announced = usize::try_from(length).unwrap_or(usize::MAX);
-        let room = announced.min(len.saturating_mul(BODY_ROOM_FACTOR)).max(len);
-        bytes.reserve_exact(room - bytes.len());
-    }
 }
 
 fn too_large(max: usize) -> ApiError {
@@ -378,23 +373,5 @@ mod tests {
             deadline = body_deadline(deadline, 1, now);
         }
         assert!(now - start < 2 * BODY_PROGRESS_TIME, "after {:?}", now - start);
-    }
-
-    #[test]
-    fn room_is_made_for_what_came_not_for_what_is_announced() {
-        for (len, more, declared, expected) in [
-            (0, 1, 30_000_000, BODY_ROOM_FACTOR),
-            (0, 65_536, 30_000_000, 65_536 * BODY_ROOM_FACTOR),
-            (0, 65_536, 100_000, 100_000),
-            (65_536, 34_464, 100_000, 100_000),
-            (0, 10, u64::MAX, 10 * BODY_ROOM_FACTOR),
-        ] {
-            let mut bytes = vec![0; len];
-            make_room(&mut bytes, more, BodyLength::Length(declared));
-            assert_eq!(bytes.capacity(), expected, "{more} bytes behind {len} of {declared}");
-        }
-        let mut full = Vec::with_capacity(8);
-        make_room(&mut full, 8, BodyLength::Length(1000));
-        assert_eq!(full.capacity(), 8, "there was room");
     }
 }

@@ -148,6 +148,8 @@ fn bind_unix(path: &Path) -> io::Result<Async<UnixListener>> {
 
 /// Accepts connections for ever. Ends only by being dropped.
 pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'static Executor<'static>) {
+    // One line for each shortage, not ten a second.
+    let mut told = false;
     loop {
         // First somebody has to knock: room made for nobody would cost somebody's connection.
         let knock = listener.readable().await;
@@ -158,6 +160,7 @@ pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'sta
         };
         match accepted {
             Ok(io) => {
+                told = false;
                 let slot = shared.connections.open();
                 let work = connection::serve(Arc::clone(&shared), slot, io);
                 executor.spawn(unharmed(work)).detach();
@@ -165,7 +168,9 @@ pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'sta
             Err(e) if is_peer_fault(&e) => {}
             Err(e) => {
                 // Out of descriptors, mostly. To ask again at once would spin; idle connections give some back.
-                log::warn!("cannot accept connections for a moment: {e}");
+                if !std::mem::replace(&mut told, true) {
+                    log::warn!("cannot accept connections for a moment: {e}");
+                }
                 shared.connections.shed_one();
                 sleep_until(Instant::now() + ACCEPT_REST_TIME).await;
             }

@@ -1,6 +1,8 @@
 //! Limits of the server, each at its value and one past it. Those of time that would take half a minute are tested
 //! beside their code, with a clock of their own.
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use crate::harness::*;
 
 const HEAD_BYTES: usize = 16 * 1024;
@@ -98,7 +100,8 @@ fn a_request_that_gets_no_memory_is_told_503_and_the_next_one_is_served() {
     let whole = post("/v1/chat/completions", &body);
     let mut first = proxy.connect();
     first.send(&whole[..50_000]);
-    let refused = proxy.chat(&body);
+    // Nothing tells when the first has its share; until then another one fits.
+    let refused = (0..100).map(|_| proxy.chat(&body)).find(|response| response.status() != 200).unwrap();
     assert_eq!((refused.status(), refused.header("retry-after")), (503, Some("5")), "{}", refused.text());
     first.send(&whole[50_000..]).response().check_answer("Hello").unwrap();
     proxy.chat(&body).check_answer("Hello").unwrap();
@@ -126,4 +129,20 @@ fn a_model_of_any_length_is_one_short_line_in_the_log() {
     let log = proxy.whole_log();
     let line = log.lines().find(|line| line.contains("status=200")).unwrap();
     assert!(line.len() < 2000 && !line.contains('\u{1b}'), "{} bytes", line.len());
+}
+
+/// Kept connections to eight other providers take all descriptors; the ninth must not pay for it.
+#[test]
+fn idle_connections_to_providers_give_way_when_descriptors_run_out() {
+    let silent: Vec<Upstream> = (0..8).map(|_| Upstream::answering(|_| chat_whole(""))).collect();
+    let last = Upstream::healthy("Hello");
+    let config = silent.iter().fold(Config::new(), |config, upstream| config.backend(upstream));
+    let proxy = config.backend(&last).start();
+    let mut connection = proxy.connect();
+    connection.send(get("/health", "")).response();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(open + 4), maximum: Some(open + 4) };
+    prlimit(Pid::from_raw(i32::try_from(proxy.pid()).unwrap()), Resource::Nofile, limit).unwrap();
+    connection.send(post("/v1/chat/completions", HELLO)).response().check_answer("Hello").unwrap();
+    assert!(silent.iter().all(|upstream| upstream.hits() == 1));
 }
