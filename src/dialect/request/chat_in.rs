@@ -457,9 +457,13 @@ fn read_choice<'a>(
                 keep(request, &kept);
                 Some(word(&mode, &mode_path)?)
             }
+            // Some clients write the words as Anthropic's objects.
             other => {
-                note(&mut request.dropped, other);
-                None
+                let choice = word(other, &path).ok();
+                if choice.is_none() {
+                    note(&mut request.dropped, other);
+                }
+                choice
             }
         },
     };

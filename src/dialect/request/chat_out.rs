@@ -2,7 +2,7 @@
 //! bytes, so that prompt caches stay warm.
 
 use super::super::model::{Effort, Format, Part, Request, Role, Source, Tool, ToolChoice, Turn};
-use super::json::{Members, push_string};
+use super::json::{Members, push_inside, push_string};
 use super::schema::cleaned;
 use super::tools::fit_id;
 use super::{Target, note};
@@ -128,8 +128,7 @@ impl<'w> Writer<'w> {
         let mut message = list.open("user");
         let content = message.key("content");
         if pieces.iter().all(|piece| matches!(piece, Piece::Text(_))) {
-            let texts: Vec<&str> = pieces.iter().map(|piece| piece.as_text()).collect();
-            push_string(content, &texts.join("\n\n"));
+            push_joined(content, pieces.iter().map(Piece::as_text));
         } else {
             content.push('[');
             for (at, piece) in pieces.iter().enumerate() {
@@ -146,31 +145,24 @@ impl<'w> Writer<'w> {
 
     fn assistant(&mut self, list: &mut MessageList<'_>, parts: &[Part<'_>], is_last: bool) {
         let quirks = self.quirks.written;
-        let texts: Vec<&str> = parts
-            .iter()
-            .filter_map(|part| match part {
-                Part::Text(text) | Part::System(text) | Part::Refusal(text) => Some(&**text),
-                _ => None,
-            })
-            .collect();
-        let text = texts.join("\n\n");
+        let texts = parts.iter().filter_map(|part| match part {
+            Part::Text(text) | Part::System(text) | Part::Refusal(text) => Some(&**text),
+            _ => None,
+        });
         let has_calls = parts.iter().any(|part| matches!(part, Part::ToolCall { .. }));
         let mut message = list.open("assistant");
-        if text.is_empty() && has_calls && quirks.null_content {
+        if has_calls && quirks.null_content && texts.clone().next().is_none() {
             message.raw("content", "null");
         } else {
-            message.text("content", &text);
+            push_joined(message.key("content"), texts);
         }
-        let thoughts: Vec<&str> = parts
-            .iter()
-            .filter_map(|part| match part {
-                Part::Thinking { text, .. } => Some(&**text),
-                _ => None,
-            })
-            .collect();
+        let thoughts = parts.iter().filter_map(|part| match part {
+            Part::Thinking { text, .. } => Some(&**text),
+            _ => None,
+        });
         match quirks.reasoning_echo {
             // Even if there is none, because the conversation began elsewhere: without the key it is a 400.
-            Some(key) if has_calls => message.text(key, &thoughts.join("\n\n")),
+            Some(key) if has_calls => push_joined(message.key(key), thoughts),
             _ => parts.iter().for_each(|part| self.unsaid(part)),
         }
         if has_calls {
@@ -222,7 +214,12 @@ impl<'w> Writer<'w> {
 
     /// The text of a result. Tool messages carry nothing else: pictures and files go into the user message that
     /// follows.
-    fn result<'p>(&mut self, parts: &'p [Part<'p>], is_error: bool, user: &mut Vec<Piece<'p>>) -> String {
+    fn result<'p>(
+        &mut self,
+        parts: &'p [Part<'p>],
+        is_error: bool,
+        user: &mut Vec<Piece<'p>>,
+    ) -> Cow<'p, str> {
         let mut pieces = Vec::new();
         parts.iter().for_each(|part| self.piece(part, &mut pieces));
         let mut lines: Vec<Cow<'p, str>> = Vec::with_capacity(pieces.len());
@@ -236,9 +233,16 @@ impl<'w> Writer<'w> {
                 }
             }
         }
-        let text = lines.join("\n");
+        let text = match lines.pop() {
+            Some(only) if lines.is_empty() => only,
+            Some(last) => {
+                lines.push(last);
+                lines.join("\n").into()
+            }
+            None => Cow::default(),
+        };
         let says_so = text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("error"));
-        if is_error && !says_so { format!("Error: {text}") } else { text }
+        if is_error && !says_so { format!("Error: {text}").into() } else { text }
     }
 
     fn piece<'p>(&mut self, part: &'p Part<'p>, out: &mut Vec<Piece<'p>>) {
@@ -485,12 +489,22 @@ impl Piece<'_> {
     }
 }
 
+/// Texts as one string, empty lines between them.
+fn push_joined<'t>(out: &mut String, texts: impl Iterator<Item = &'t str>) {
+    out.push('"');
+    for (at, text) in texts.enumerate() {
+        out.push_str(if at == 0 { "" } else { "\\n\\n" });
+        push_inside(out, text);
+    }
+    out.push('"');
+}
+
 fn push_data_uri(out: &mut String, media_type: &str, data: &str) {
     out.reserve(data.len() + media_type.len() + 16);
     out.push_str("\"data:");
-    super::json::push_inside(out, media_type);
+    push_inside(out, media_type);
     out.push_str(";base64,");
-    super::json::push_inside(out, data);
+    push_inside(out, data);
     out.push('"');
 }
 

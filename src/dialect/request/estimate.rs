@@ -35,8 +35,7 @@ fn part(part: &Part<'_>) -> u64 {
         Part::Text(said) | Part::System(said) | Part::Refusal(said) => text(said),
         Part::Thinking { text: thought, .. } => text(thought),
         Part::RedactedThinking(data) => text(data),
-        // Most sizes are not known without decoding; this is that of a large picture.
-        Part::Image(_) => 1500,
+        Part::Image(source) => picture(source),
         Part::Document { source, name } => {
             let name = text(name.as_deref().unwrap_or_default());
             name.saturating_add(match source {
@@ -48,6 +47,41 @@ fn part(part: &Part<'_>) -> u64 {
         Part::ToolCall { name, arguments, .. } => text(name).saturating_add(json(arguments)),
         Part::ToolResult { parts, .. } => parts.iter().map(self::part).fold(4, u64::saturating_add),
     }
+}
+
+/// By its size, where the first bytes tell it: screenshots are PNG. Otherwise as a large one.
+fn picture(source: &Source<'_>) -> u64 {
+    let size = match source {
+        Source::Base64 { data, .. } => png_size(data),
+        _ => None,
+    };
+    size.map_or(1500, |(width, height)| width.saturating_mul(height).div_ceil(750).clamp(1, 1600))
+}
+
+/// Width and height of a PNG in base64 (PNG §11.2.1: bytes 16 to 24).
+fn png_size(data: &str) -> Option<(u64, u64)> {
+    let head = data.get(..32).filter(|head| head.starts_with("iVBORw0KGgo"))?;
+    let mut bytes = Vec::with_capacity(24);
+    for four in head.as_bytes().chunks(4) {
+        let mut bits = 0u32;
+        for byte in four {
+            let digit = match byte {
+                b'A'..=b'Z' => byte - b'A',
+                b'a'..=b'z' => byte - b'a' + 26,
+                b'0'..=b'9' => byte - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(digit);
+        }
+        bytes.extend_from_slice(bits.to_be_bytes().get(1..)?);
+    }
+    let number = |at: usize| {
+        let four = bytes.get(at..at + 4)?;
+        Some(four.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    Some((number(16)?, number(20)?))
 }
 
 /// JSON has more punctuation than prose.
@@ -86,6 +120,25 @@ mod tests {
             ("word word wo", 3),
         ] {
             assert_eq!(text(input), expected, "{input}");
+        }
+    }
+
+    #[test]
+    fn a_png_says_its_size() {
+        let header = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ";
+        assert_eq!(png_size(header), Some((1, 1)));
+        for (data, expected) in [
+            (header, 1),
+            // 1024 × 768.
+            ("iVBORw0KGgoAAAANSUhEUgAABAAAAAMACAYAAA", 1049),
+            // As large as the numbers get.
+            ("iVBORw0KGgoAAAANSUhEUv//////////CAYAAA", 1600),
+            ("iVBORw0KGgoAAAANSUhEU", 1500),
+            ("iVBORw0KGgoAAAANSUhEUg====AAABCAYAAA", 1500),
+            ("/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgI", 1500),
+        ] {
+            let source = Source::Base64 { media_type: "image/png".into(), data: data.into() };
+            assert_eq!(picture(&source), expected, "{data}");
         }
     }
 

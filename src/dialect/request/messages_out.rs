@@ -13,6 +13,8 @@ use std::collections::HashSet;
 const CONTINUE: &str = "Continue.";
 /// The only message of a conversation in which nothing was said.
 const NOTHING: &str = ".";
+/// Pictures Anthropic takes; the last is not a registered name, but a common one.
+const IMAGES: [&str; 5] = ["image/jpeg", "image/png", "image/gif", "image/webp", "image/jpg"];
 /// Least budget Anthropic takes, in tokens.
 const BUDGET_MIN: u64 = 1024;
 
@@ -197,17 +199,10 @@ impl Conversation<'_> {
             Part::Image(_) | Part::Document { .. } if role == Role::Assistant => {
                 note(self.dropped, "image of the assistant");
             }
-            Part::Image(source) => match image(source) {
-                Ok(block) => self.block(role).push_str(&block),
-                Err(text) => {
-                    note(self.dropped, "image");
-                    self.text(role, &text);
-                }
-            },
-            Part::Document { source, name } => match document(source, name.as_deref()) {
-                Ok(block) => self.block(role).push_str(&block),
-                Err(text) => {
-                    note(self.dropped, "document");
+            Part::Image(_) | Part::Document { .. } => match refused(part) {
+                None => push_shown(self.block(role), part),
+                Some(text) => {
+                    note(self.dropped, if matches!(part, Part::Image(_)) { "image" } else { "document" });
                     self.text(role, &text);
                 }
             },
@@ -238,34 +233,32 @@ impl Conversation<'_> {
     }
 
     fn result(&mut self, role: Role, id: &str, parts: &[Part<'_>], is_error: bool) {
-        let mut blocks: Vec<Cow<'_, str>> = Vec::with_capacity(parts.len());
-        for part in parts {
-            let made = match part {
-                Part::Image(source) => image(source),
-                Part::Document { source, name } => document(source, name.as_deref()),
-                Part::Text(text) | Part::System(text) | Part::Refusal(text) => Err(text.as_ref().into()),
-                _ => continue,
-            };
-            match made {
-                Ok(block) => blocks.push(block.into()),
-                Err(text) if text.trim().is_empty() => {}
-                Err(text) => {
-                    let mut block = String::with_capacity(text.len() + 32);
-                    push_text(&mut block, &text);
-                    blocks.push(block.into());
-                }
-            }
-        }
         let mut block = Members::open(self.block(role));
         block.text("type", "tool_result");
         block.text("tool_use_id", &fit_id(id, ToolIds::Plain));
         match parts {
             [] => {}
             [Part::Text(text)] => block.text("content", text),
-            _ => {
+            parts => {
                 let content = block.key("content");
                 content.push('[');
-                content.push_str(&blocks.join(","));
+                let mut comma = "";
+                for part in parts {
+                    let text = match part {
+                        Part::Text(text) | Part::System(text) | Part::Refusal(text) => {
+                            Some(text.as_ref().into())
+                        }
+                        part => refused(part),
+                    };
+                    if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                        continue;
+                    }
+                    content.push_str(std::mem::replace(&mut comma, ","));
+                    match text {
+                        Some(text) => push_text(content, &text),
+                        None => push_shown(content, part),
+                    }
+                }
                 content.push(']');
             }
         }
@@ -283,70 +276,70 @@ fn push_text(out: &mut String, text: &str) {
     block.close();
 }
 
-/// An image block, or the text that stands for a picture Anthropic does not take.
-fn image<'p>(source: &'p Source<'_>) -> Result<String, Cow<'p, str>> {
-    match source {
-        Source::Base64 { media_type, data } => {
-            let media_type = if media_type == "image/jpg" { "image/jpeg" } else { media_type };
-            if !["image/jpeg", "image/png", "image/gif", "image/webp"].contains(&media_type) {
-                return Err(format!("[image left out: {media_type}]").into());
-            }
-            Ok(with_source("image", None, |inner| base64(inner, media_type, data)))
+/// The text that stands for a picture or document that Anthropic does not take; for other parts nothing.
+fn refused<'p>(part: &'p Part<'_>) -> Option<Cow<'p, str>> {
+    match part {
+        Part::Image(Source::Base64 { media_type, .. }) if IMAGES.contains(&&**media_type) => None,
+        Part::Image(Source::Base64 { media_type, .. }) => {
+            Some(format!("[image left out: {media_type}]").into())
         }
-        Source::Url(url) if is_web(url) => Ok(with_source("image", None, |inner| {
-            inner.text("type", "url");
-            inner.text("url", url);
-        })),
-        Source::Url(_) | Source::Text(_) => Err("[image left out: its address is not on the web]".into()),
+        Part::Image(Source::Url(url)) if is_web(url) => None,
+        Part::Image(_) => Some("[image left out: its address is not on the web]".into()),
+        Part::Document { source: Source::Text(_), .. } => None,
+        Part::Document { source: Source::Url(url), .. } if is_web(url) => None,
+        Part::Document { source: Source::Base64 { media_type, .. }, .. }
+            if media_type == "application/pdf" =>
+        {
+            None
+        }
+        Part::Document { source, name } => {
+            let name = name.as_deref().unwrap_or("Document");
+            Some(match source {
+                Source::Base64 { media_type, .. } => {
+                    format!("[document left out: {name} ({media_type})]").into()
+                }
+                _ => format!("[document left out: {name}]").into(),
+            })
+        }
+        _ => Some(Cow::default()),
     }
 }
 
-/// A document block, or the text that stands for one Anthropic does not take.
-fn document<'p>(source: &'p Source<'_>, name: Option<&str>) -> Result<String, Cow<'p, str>> {
+/// The block of a picture or document that is not [`refused`].
+fn push_shown(out: &mut String, part: &Part<'_>) {
+    let (kind, source, title) = match part {
+        Part::Image(source) => ("image", source, None),
+        Part::Document { source, name } => ("document", source, name.as_deref()),
+        _ => return,
+    };
+    let mut block = Members::open(out);
+    block.text("type", kind);
+    let mut inner = Members::open(block.key("source"));
     match source {
-        Source::Base64 { media_type, data } if media_type == "application/pdf" => {
-            Ok(with_source("document", name, |inner| base64(inner, media_type, data)))
+        Source::Base64 { media_type, data } => {
+            inner.text("type", "base64");
+            inner.text("media_type", if media_type == "image/jpg" { "image/jpeg" } else { media_type });
+            inner.text("data", data);
         }
-        Source::Text(text) => Ok(with_source("document", name, |inner| {
+        Source::Url(url) => {
+            inner.text("type", "url");
+            inner.text("url", url);
+        }
+        Source::Text(text) => {
             inner.text("type", "text");
             inner.text("media_type", "text/plain");
             inner.text("data", text);
-        })),
-        Source::Url(url) if is_web(url) => Ok(with_source("document", name, |inner| {
-            inner.text("type", "url");
-            inner.text("url", url);
-        })),
-        Source::Base64 { media_type: kind, .. } => {
-            Err(format!("[document left out: {} ({kind})]", name.unwrap_or("no name")).into())
-        }
-        Source::Url(_) => {
-            Err(format!("[document left out: {}]", name.unwrap_or("its address is not on the web")).into())
         }
     }
-}
-
-fn is_web(url: &str) -> bool {
-    url.starts_with("https://") || url.starts_with("http://")
-}
-
-fn with_source(kind: &str, title: Option<&str>, fill: impl FnOnce(&mut Members<'_>)) -> String {
-    let mut out = String::new();
-    let mut block = Members::open(&mut out);
-    block.text("type", kind);
-    let mut inner = Members::open(block.key("source"));
-    fill(&mut inner);
     inner.close();
     if let Some(title) = title {
         block.text("title", title);
     }
     block.close();
-    out
 }
 
-fn base64(inner: &mut Members<'_>, media_type: &str, data: &str) {
-    inner.text("type", "base64");
-    inner.text("media_type", media_type);
-    inner.text("data", data);
+fn is_web(url: &str) -> bool {
+    url.starts_with("https://") || url.starts_with("http://")
 }
 
 fn tools(body: &mut Members<'_>, request: &Request<'_>, knows: Messages) {

@@ -26,10 +26,13 @@ impl<'a> Turns<'a> {
 
     /// Adds a part; empty texts are nothing.
     pub(super) fn push(&mut self, role: Role, part: Part<'a>) {
-        match &part {
-            Part::Text(text) | Part::System(text) | Part::Refusal(text) if text.is_empty() => {}
-            _ => self.entries.push((role, part)),
+        if matches!(&part, Part::Text(text) | Part::System(text) | Part::Refusal(text) if text.is_empty()) {
+            return;
         }
+        if role == Role::Assistant && !matches!(self.entries.last(), Some((Role::Assistant, _))) {
+            self.open.clear();
+        }
+        self.entries.push((role, part));
     }
 
     pub(super) fn text(&mut self, role: Role, text: Cow<'a, str>) {
@@ -45,16 +48,13 @@ impl<'a> Turns<'a> {
         arguments: Cow<'a, str>,
         signature: Option<Cow<'a, str>>,
     ) {
-        if !matches!(self.entries.last(), Some((Role::Assistant, _))) {
-            self.open.clear();
-        }
         let id = id.filter(|id| !id.is_empty()).unwrap_or_else(|| {
             self.made_up += 1;
             Cow::Owned(format!("call_made_up_{}", self.made_up))
         });
         self.answered.remove(&id);
-        self.open.push_back(id.clone());
-        self.push(Role::Assistant, Part::ToolCall { id, name, arguments, signature });
+        self.push(Role::Assistant, Part::ToolCall { id: id.clone(), name, arguments, signature });
+        self.open.push_back(id);
     }
 
     /// Adds a result. Without an id it belongs to the oldest call still open.
@@ -295,6 +295,7 @@ mod tests {
         check("c- c- r- r-", "A[c:call_made_up_1 c:call_made_up_2] U[call_made_up_1=r- call_made_up_2=r-]");
         check("c1 c2 r1 r-", "A[c:1 c:2] U[1=r1 2=r-]");
         check("u r-", "U[u orphan r-]");
+        check("c1 u a c2 r-", "A[c:1] U[1=(no result) u] A[a c:2] U[2=r-]");
     }
 
     #[test]
