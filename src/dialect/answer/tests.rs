@@ -896,7 +896,7 @@ fn signatures_survive_where_they_can() {
     let response = check_responses(&written("responses", &ClientTools::default(), think));
     let encrypted: Vec<_> = (0..4).map(|n| response["output"][n]["encrypted_content"].as_str()).collect();
     let expected =
-        [Some("aifs-signature.sig"), Some("aifs-signature.only"), None, Some("aifs-redacted.data")];
+        [Some("aifs-sig-sig"), Some("aifs-sig-only"), None, Some("aifs-red-data")];
     assert_eq!(encrypted, expected);
     let frames = written("messages", &ClientTools::default(), think);
     check_messages(&frames);
