@@ -1,7 +1,8 @@
 //! `ai-free-swap check`: one tiny call to each backend, side by side, as a table.
 
-use crate::dialect::chat::ChatRequest;
-use crate::proxy::attempt::{Job, attempt};
+use crate::dialect::ask::{Ask, Dialect};
+use crate::proxy::attempt::attempt;
+use crate::proxy::job::{ClientFields, Job, Reading};
 use crate::proxy::state::State;
 use crate::route::verdict::Class;
 use futures_lite::future;
@@ -52,16 +53,23 @@ struct Row {
 async fn row(state: &State, upstream: &crate::proxy::upstream::Upstream) -> Row {
     let start = Instant::now();
     let name = format!("{} ({})", upstream.name, upstream.model);
-    let request = match ChatRequest::parse(BODY) {
-        Ok(request) => request,
+    let read =
+        Ask::parse(Dialect::Chat, BODY).and_then(|ask| Ok((Reading::new(Dialect::Chat, BODY, &[])?, ask)));
+    let (reading, ask) = match read {
+        Ok(read) => read,
         Err(e) => return Row { name, good: false, ms: 0, text: e.message.into_owned() },
     };
     let job = Job {
-        request: &request,
+        ask: &ask,
         body: BODY,
+        reading: Some(&reading),
+        translate: false,
+        fields: &ClientFields::default(),
         show_provider: false,
         secrets: &state.secrets,
         until: start + CHECK_TIME,
+        seed: 0,
+        created: 0,
     };
     let (good, text) = match attempt(&state.pool, upstream, &job).await {
         Ok(_) => (true, String::new()),

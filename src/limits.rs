@@ -65,6 +65,8 @@ pub const TLS_TIME: Duration = Duration::from_secs(10);
 pub const STREAM_FIRST_CONTENT_TIME: Duration = Duration::from_secs(120);
 /// Default of `extra.timeout` for whole answers: until the end.
 pub const WHOLE_ANSWER_TIME: Duration = Duration::from_secs(300);
+/// For a provider to count tokens; after it they are estimated.
+pub const COUNT_TIME: Duration = Duration::from_secs(5);
 /// Between two bytes of a stream that has begun.
 pub const STREAM_SILENCE_TIME: Duration = Duration::from_secs(120);
 /// A streaming client that has heard nothing for this long gets an SSE comment.

@@ -102,14 +102,6 @@ fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
         Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
     let state = State::new(config, &mut trust, &proxies, previous)
         .map_err(|e| format!("Error loading config: {}: {e}", args.config.display()))?;
-    for upstream in &state.upstreams {
-        if matches!(upstream.via, Via::Unspoken) {
-            log::warn!(
-                "backend {} speaks Anthropic Messages; chat requests do not reach it in this version",
-                upstream.name
-            );
-        }
-    }
     Ok(state)
 }
 

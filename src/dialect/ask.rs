@@ -118,8 +118,10 @@ impl Envelope {
         };
         let string = |key: &'static str, span: &Option<Range<usize>>| match span {
             None => Ok(None),
-            Some(span) => serde_json::from_slice::<Option<String>>(body.get(span.clone()).unwrap_or_default())
-                .map_err(|_| ApiError::new(400, format!("`{key}` must be a string.")).param(key)),
+            Some(span) => {
+                serde_json::from_slice::<Option<String>>(body.get(span.clone()).unwrap_or_default())
+                    .map_err(|_| ApiError::new(400, format!("`{key}` must be a string.")).param(key))
+            }
         };
         let model_span = value("model")?;
         let model = string("model", &model_span)?;
@@ -155,7 +157,8 @@ mod tests {
         assert_eq!((ask.model(), ask.stream(), ask.dialect()), (Some("claude-x"), true, Dialect::Messages));
         let joined = pieces(body, &mut ask.edits(body, "\"m\"", true)).concat();
         assert_eq!(joined, String::from_utf8_lossy(body).replace("claude-x", "m").into_bytes());
-        let joined = pieces(b"{}", &mut Ask::parse(Dialect::Messages, b"{}").unwrap().edits(b"{}", "\"m\"", true));
+        let joined =
+            pieces(b"{}", &mut Ask::parse(Dialect::Messages, b"{}").unwrap().edits(b"{}", "\"m\"", true));
         assert_eq!(joined.concat(), br#"{"model":"m"}"#);
     }
 

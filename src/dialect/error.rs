@@ -1,7 +1,7 @@
 //! Errors of this program in the shape of the API that was called.
 
-use super::model::Failure;
 use super::ask::Dialect;
+use super::model::Failure;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 

@@ -31,7 +31,11 @@ impl MessagesStream {
     ///
     /// # Errors
     /// As [`MessagesReader::event`].
-    pub fn event<'a>(&'a mut self, name: &'a str, data: &'a str) -> Result<Option<(&'a str, &'a str)>, ReadError> {
+    pub fn event<'a>(
+        &'a mut self,
+        name: &'a str,
+        data: &'a str,
+    ) -> Result<Option<(&'a str, &'a str)>, ReadError> {
         #[derive(Deserialize)]
         struct Frame<'a> {
             #[serde(borrow, default)]
@@ -60,7 +64,8 @@ impl MessagesStream {
             return Ok(Some((name, data)));
         }
         // SDKs drop events without a name.
-        let kind = serde_json::from_str::<Frame>(data).map(|frame| frame.r#type.into_owned()).unwrap_or_default();
+        let kind =
+            serde_json::from_str::<Frame>(data).map(|frame| frame.r#type.into_owned()).unwrap_or_default();
         self.spliced = kind;
         Ok(Some((&self.spliced, data)))
     }
@@ -110,22 +115,31 @@ mod tests {
     use super::*;
 
     const START: &str = r#"{"type":"message_start","message":{"id":"m","model":"x","content":[],"usage":{"input_tokens":3,"output_tokens":1}}}"#;
-    const DELTA: &str = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}"#;
+    const DELTA: &str =
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}"#;
 
     #[test]
     fn events_go_on_as_they_came_but_for_our_field() {
         let mut stream = MessagesStream::new(Some(r#""p""#));
         let (name, data) = stream.event("message_start", START).unwrap().unwrap();
-        assert_eq!((name, data), ("message_start", &*START.replace("{\"id\"", "{\"provider_name\":\"p\",\"id\"")));
+        assert_eq!(
+            (name, data),
+            ("message_start", &*START.replace("{\"id\"", "{\"provider_name\":\"p\",\"id\""))
+        );
         let block = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
         assert_eq!(stream.event("content_block_start", block), Ok(Some(("content_block_start", block))));
         assert!(!stream.has_content());
-        assert_eq!(stream.event("", DELTA), Ok(Some(("content_block_delta", DELTA))), "the name is made up for");
+        assert_eq!(
+            stream.event("", DELTA),
+            Ok(Some(("content_block_delta", DELTA))),
+            "the name is made up for"
+        );
         assert!(stream.has_content());
         assert_eq!(stream.end(true), Err(Truncated));
         let stop = r#"{"type":"content_block_stop","index":0}"#;
         stream.event("content_block_stop", stop).unwrap();
-        let delta = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#;
+        let delta =
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#;
         stream.event("message_delta", delta).unwrap();
         assert_eq!(stream.end(false), Ok(Some(("message_stop", r#"{"type":"message_stop"}"#))));
     }

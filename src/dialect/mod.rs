@@ -7,6 +7,6 @@ pub mod chat_stream;
 pub mod error;
 pub mod messages_stream;
 pub mod model;
-pub mod skim;
 pub mod request;
+pub mod skim;
 pub mod splice;

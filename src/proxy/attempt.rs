@@ -135,7 +135,11 @@ async fn text_as_stream(
     job: &Job<'_>,
     deadline: Instant,
 ) -> Result<Answer, Failed> {
-    let lane = if upstream.protocol() == Protocol::OpenAi { job.lane(upstream) } else { job.translating_lane(upstream) };
+    let lane = if upstream.protocol() == Protocol::OpenAi {
+        job.lane(upstream)
+    } else {
+        job.translating_lane(upstream)
+    };
     let relay = Relay::from_text(&text, lane);
     if relay.has_content || relay.state == State::Done {
         return first_content(relay, upstream, job, deadline).await;
@@ -154,7 +158,9 @@ fn stream_as_whole(text: &str, upstream: &Upstream, job: &Job<'_>) -> Result<Ans
     while let Some(event) = parser.next_event() {
         match reader.event(&event.name, &event.data, &mut |event| fold.event(event)) {
             Ok(()) | Err(ReadError::Malformed) => {}
-            Err(ReadError::Error(text)) => return Err(answer_error(upstream, job.secrets, None, text.into_bytes())),
+            Err(ReadError::Error(text)) => {
+                return Err(answer_error(upstream, job.secrets, None, text.into_bytes()));
+            }
             Err(ReadError::Broken(why)) => return Err(Failure::Garbled(why.into()).into()),
         }
     }

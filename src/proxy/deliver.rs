@@ -6,7 +6,6 @@ use super::search::note_failure;
 use super::state::State;
 use super::{LogLine, keep_alive};
 use crate::dialect::error::ApiError;
-use crate::http::sse::push_event;
 use crate::limits::{KEEP_ALIVE_TIME, STREAM_SILENCE_TIME};
 use crate::net::deadline::with_deadline;
 use crate::route::ledger::Ticket;
@@ -15,17 +14,31 @@ use crate::server::respond::{Reply, Responder};
 use std::io;
 use std::time::Instant;
 
-/// Sends the answer that the attempt of `ticket` brought. A stream that ended well is handed back.
+/// An answer, whose it is, and what is to be done with it.
+pub struct Answered {
+    /// The attempt that brought it.
+    pub ticket: Ticket,
+    /// What it brought.
+    pub answer: Answer,
+    /// Header fields beyond the usual.
+    pub headers: Vec<(&'static str, String)>,
+    /// The items of the conversation, if the response is to be kept with them.
+    pub keep: Option<Vec<String>>,
+}
+
+/// Sends an answer. A stream that ended well is handed back.
 pub async fn deliver(
     state: &State,
-    ticket: Ticket,
-    answer: Answer,
-    headers: Vec<(&'static str, String)>,
+    answered: Answered,
     out: &mut Responder<'_>,
     log: &LogLine<'_>,
 ) -> io::Result<Option<Relay>> {
+    let Answered { ticket, answer, headers, keep } = answered;
     let mut relay = match answer {
         Answer::Whole(body, usage) => {
+            if let (Some(items), Ok(response)) = (keep, str::from_utf8(&body)) {
+                state.responses.keep(response.to_owned(), items);
+            }
             let sent = out.whole(&Reply { status: 200, headers, body }).await;
             log.write("200", usage);
             return sent.map(|()| None);
@@ -39,7 +52,11 @@ pub async fn deliver(
         note_failure(state, ticket, out.id(), verdict);
         let error = ApiError::new(502, format!("The answer broke off: {}", state.told(verdict)))
             .code("upstream_error");
-        push_event(&mut last, "", &error.to_openai());
+        relay.lane.fail(&error, &mut last);
+    }
+    if let (Some(items), Some(response)) = (keep, relay.lane.kept()) {
+        // Before the client hears of the end: it may go on at once.
+        state.responses.keep(response, items);
     }
     if !out.has_begun() {
         out.stream(&headers, &std::mem::take(&mut last)).await?;

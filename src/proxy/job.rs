@@ -4,14 +4,17 @@ use super::lane::Lane;
 use super::upstream::{Upstream, Via};
 use crate::config::Protocol;
 use crate::dialect::answer::{
-    ChatReader, ChatWriter, Echo, Fold, MessagesReader, MessagesWriter, Names, Reader, ResponsesWriter, Writer,
+    ChatReader, ChatWriter, Echo, Fold, MessagesReader, MessagesWriter, Names, Reader, ResponsesWriter,
+    Writer,
 };
 use crate::dialect::ask::{Ask, Dialect};
 use crate::dialect::chat_stream::ChatStream;
 use crate::dialect::error::ApiError;
 use crate::dialect::messages_stream::MessagesStream;
 use crate::dialect::model::{ClientTools, Request};
-use crate::dialect::request::{self, MARK, Read, Target, chat_in, chat_out, messages_in, messages_out, responses_in};
+use crate::dialect::request::{
+    self, MARK, Read, Target, chat_in, chat_out, messages_in, messages_out, responses_in,
+};
 use crate::dialect::skim;
 use crate::dialect::splice::{Edit, pieces};
 use crate::limits::{STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME};
@@ -129,7 +132,9 @@ pub fn passes(ask: &Ask, body: &[u8], upstream: &Upstream) -> bool {
     match (ask.dialect(), upstream.protocol()) {
         (Dialect::Chat, Protocol::OpenAi) => true,
         // Thinking that this proxy made up would be refused by those who sign their own.
-        (Dialect::Messages, Protocol::Anthropic) => !std::str::from_utf8(body).is_ok_and(|text| text.contains(MARK)),
+        (Dialect::Messages, Protocol::Anthropic) => {
+            !std::str::from_utf8(body).is_ok_and(|text| text.contains(MARK))
+        }
         _ => false,
     }
 }
@@ -163,7 +168,8 @@ impl Job<'_> {
             Via::Http(http) => http.default_max_tokens,
             Via::Demo(_) => crate::limits::DEFAULT_MAX_TOKENS,
         };
-        let target = Target { model_json: &upstream.model_json, quirks: &upstream.quirks, default_max_tokens };
+        let target =
+            Target { model_json: &upstream.model_json, quirks: &upstream.quirks, default_max_tokens };
         let (body, dropped) = match upstream.protocol() {
             Protocol::OpenAi => chat_out::write(&reading.request, &target),
             Protocol::Anthropic => messages_out::write(&reading.request, &target),
@@ -227,7 +233,9 @@ impl Job<'_> {
         match self.ask.dialect() {
             Dialect::Chat => Writer::Chat(Box::new(ChatWriter::new(&names, self.ask.include_usage(), tools))),
             Dialect::Messages => Writer::Messages(Box::new(MessagesWriter::new(&names, tools))),
-            Dialect::Responses => Writer::Responses(Box::new(ResponsesWriter::new(&names, tools, self.echo()))),
+            Dialect::Responses => {
+                Writer::Responses(Box::new(ResponsesWriter::new(&names, tools, self.echo())))
+            }
         }
     }
 
@@ -239,7 +247,11 @@ impl Job<'_> {
         let provider = self.provider_json(upstream);
         match self.ask.dialect() {
             Dialect::Messages => Lane::Messages(Box::new(MessagesStream::new(provider))),
-            _ => Lane::Chat(Box::new(ChatStream::new(provider, &upstream.model_json, self.ask.include_usage()))),
+            _ => Lane::Chat(Box::new(ChatStream::new(
+                provider,
+                &upstream.model_json,
+                self.ask.include_usage(),
+            ))),
         }
     }
 

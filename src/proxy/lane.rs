@@ -1,7 +1,6 @@
 //! The way of one stream from a provider's protocol to the client's: events in, frames out.
 
-use crate::dialect::answer::{Fold, ReadError, Reader, Truncated, Writer};
-use crate::dialect::ask::Dialect;
+use crate::dialect::answer::{ReadError, Reader, Truncated, Writer};
 use crate::dialect::chat::{Usage, Whole, judge_whole};
 use crate::dialect::chat_stream::{ChatStream, Step, whole_as_chunks};
 use crate::dialect::error::ApiError;
@@ -9,6 +8,8 @@ use crate::dialect::messages_stream::MessagesStream;
 use crate::dialect::model::{self, Event};
 use crate::http::sse::push_event;
 use crate::limits::STORED_RESPONSE_BYTES_MAX;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// How a stream is passed on.
 pub enum Lane {
@@ -206,11 +207,21 @@ impl Translated {
                 push_event(out, name, data);
                 let last = matches!(name, "response.completed" | "response.incomplete");
                 if *keep && last && data.len() <= STORED_RESPONSE_BYTES_MAX {
-                    *kept = Some(data.to_owned());
+                    *kept = response_of(data);
                 }
             });
         })
     }
+}
+
+/// The response object in the last event of a stream.
+fn response_of(data: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Last<'a> {
+        #[serde(borrow)]
+        response: &'a RawValue,
+    }
+    serde_json::from_str::<Last>(data).ok().map(|last| last.response.get().to_owned())
 }
 
 /// Writes a failure as the last of a stream.
@@ -218,11 +229,3 @@ pub fn write_failure(writer: &mut Writer, error: &ApiError, out: &mut Vec<u8>) {
     let event = Event::Failed { failure: error.failure(), message: &error.message };
     writer.event(event, &mut |name, data| push_event(out, name, data));
 }
-
-/// Reads a whole answer for a client of another protocol.
-pub fn fold(reader: &mut Reader, text: &str) -> Result<Fold, ReadError> {
-    let mut fold = Fold::default();
-    reader.whole(text, &mut |event| fold.event(event))?;
-    Ok(fold)
-}
-

@@ -1,59 +1,86 @@
-//! A chat request on its way: plan, attempts, commit, delivery. The only place that knows both sides.
+//! A request on its way: plan, attempts, commit, delivery. The only place that knows both sides.
 
 pub mod attempt;
+pub mod count;
 pub mod deliver;
 pub mod demo;
+pub mod job;
+pub mod lane;
 pub mod relay;
 pub mod search;
 pub mod state;
+pub mod store;
 pub mod upstream;
 
 pub use relay::Relay;
 pub use state::State;
 
-use crate::dialect::chat::{ChatRequest, Usage};
-use crate::http::sse::{push_comment, push_event};
+use crate::dialect::answer::{ChatWriter, Echo, MessagesWriter, Names, ResponsesWriter, Writer};
+use crate::dialect::ask::{Ask, Dialect};
+use crate::dialect::chat::Usage;
+use crate::dialect::error::ApiError;
+use crate::dialect::model::ClientTools;
+use crate::http::sse::push_comment;
 use crate::limits::{KEEP_ALIVE_TIME, LOG_MODEL_CHARS_MAX, RETRY_AFTER_SECONDS_MAX};
 use crate::net::deadline::with_deadline;
 use crate::server::respond::{Reply, Responder};
-use search::{Found, Refusal, Search};
+use job::ClientFields;
+use lane::write_failure;
+use search::{Call, Found, Refusal, Search};
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
-/// Answers one chat request; an error means that the client is gone.
+/// Answers one request; an error means that the client is gone.
 ///
 /// What is left of a stream that ended well is handed back: when the client has everything, [`Relay::finish`] saves
 /// the connection to the provider.
-pub async fn chat(
+pub async fn answer(
     state: &State,
+    dialect: Dialect,
     body: impl AsRef<[u8]>,
+    fields: &ClientFields,
     out: &mut Responder<'_>,
 ) -> io::Result<Option<Relay>> {
     let start = Instant::now();
-    let request = match ChatRequest::parse(body.as_ref()) {
-        Ok(request) => request,
+    let asked = Ask::parse(dialect, body.as_ref()).and_then(|ask| Ok((history(state, &ask)?, ask)));
+    let (history, ask) = match asked {
+        Ok(asked) => asked,
         Err(error) => {
-            log::info!("[{}] chat refused: {}", out.id(), error.message);
-            return out.whole(&Reply::error(&error)).await.map(|()| None);
+            log::info!("[{}] {} refused: {}", out.id(), dialect.name(), error.message);
+            return out.whole(&Reply::error(&error, dialect)).await.map(|()| None);
         }
     };
-    let model = request.model.as_deref().unwrap_or(&state.config.model_name);
+    let model = ask.model().unwrap_or(&state.config.model_name);
     let model = model.chars().take(LOG_MODEL_CHARS_MAX).collect();
-    let found = find(Search::new(state, &request, body.as_ref(), out.id()), request.stream, out).await?;
+    let call = Call { ask: &ask, body: body.as_ref(), history: &history, fields, id: out.id() };
+    let found = find(Search::new(state, call), ask.stream(), out).await?;
     // Nothing can be tried again from here on.
     drop(body);
-    let mut log = LogLine { id: out.id(), model, backend: "-", attempts: found.attempts, start };
+    let mut log = LogLine { id: out.id(), dialect, model, backend: "-", attempts: found.attempts, start };
     match found.answer {
         Ok((ticket, answer)) => {
             let headers = log.answered_by(state, ticket.backend);
-            deliver::deliver(state, ticket, answer, headers, out, &log).await
+            let answered = deliver::Answered { ticket, answer, headers, keep: found.keep };
+            deliver::deliver(state, answered, out, &log).await
         }
         Err(refusal) => {
-            let sent = refuse(&refusal, out).await;
-            log.write(&refusal.error.status.to_string(), None);
+            let sent = refuse(&refusal, dialect, out).await;
+            log.write(&refusal.error.status_for(dialect).to_string(), None);
             sent.map(|()| None)
         }
     }
+}
+
+/// The conversation that a Responses request goes on from.
+fn history(state: &State, ask: &Ask) -> Result<Arc<Vec<String>>, ApiError> {
+    let Ask::Other(_, envelope) = ask else { return Ok(Arc::default()) };
+    let Some(id) = &envelope.previous else { return Ok(Arc::default()) };
+    state.responses.items(id).ok_or_else(|| {
+        let text = "The previous response is not known here: only the last ones are kept, in memory. Send the whole \
+                    conversation in `input`.";
+        ApiError::new(400, text).code("previous_response_not_found").param("previous_response_id")
+    })
 }
 
 /// Searches; a streaming client that hears nothing for too long gets comments meanwhile.
@@ -78,13 +105,13 @@ async fn keep_alive(out: &mut Responder<'_>) -> io::Result<()> {
 }
 
 /// Sends an error: as a whole answer, or inside a stream whose head has gone out.
-async fn refuse(refusal: &Refusal, out: &mut Responder<'_>) -> io::Result<()> {
+async fn refuse(refusal: &Refusal, dialect: Dialect, out: &mut Responder<'_>) -> io::Result<()> {
     if out.has_begun() {
-        let mut event = Vec::new();
-        push_event(&mut event, "", &refusal.error.to_openai());
-        return out.end_stream(&event).await;
+        let mut frames = Vec::new();
+        write_failure(&mut empty_writer(dialect), &refusal.error, &mut frames);
+        return out.end_stream(&frames).await;
     }
-    let mut reply = Reply::error(&refusal.error);
+    let mut reply = Reply::error(&refusal.error, dialect);
     if let Some(at) = refusal.retry_at {
         let seconds = at.saturating_duration_since(Instant::now()).as_secs() + 1;
         reply = reply.header("retry-after", seconds.min(RETRY_AFTER_SECONDS_MAX).to_string());
@@ -92,9 +119,22 @@ async fn refuse(refusal: &Refusal, out: &mut Responder<'_>) -> io::Result<()> {
     out.whole(&reply).await
 }
 
+/// For a stream that nobody has begun: it can only fail.
+fn empty_writer(dialect: Dialect) -> Writer {
+    let names = Names { model_json: "\"\"".into(), seed: fastrand::u64(..), ..Names::default() };
+    match dialect {
+        Dialect::Chat => Writer::Chat(Box::new(ChatWriter::new(&names, false, ClientTools::default()))),
+        Dialect::Messages => Writer::Messages(Box::new(MessagesWriter::new(&names, ClientTools::default()))),
+        Dialect::Responses => {
+            Writer::Responses(Box::new(ResponsesWriter::new(&names, ClientTools::default(), Echo::default())))
+        }
+    }
+}
+
 /// The one line about a request at `info`.
 pub struct LogLine<'a> {
     id: &'a str,
+    dialect: Dialect,
     model: String,
     backend: &'a str,
     attempts: usize,
@@ -119,8 +159,9 @@ impl<'a> LogLine<'a> {
         let Usage { prompt_tokens, completion_tokens } = usage.unwrap_or_default();
         let count = |tokens: Option<u64>| tokens.map_or_else(|| "?".into(), |tokens| tokens.to_string());
         log::info!(
-            "[{}] chat model={} backend={} attempts={} status={status} tokens={}+{} ms={}",
+            "[{}] {} model={} backend={} attempts={} status={status} tokens={}+{} ms={}",
             self.id,
+            self.dialect.name(),
             self.model.escape_debug(),
             self.backend,
             self.attempts,

@@ -1,14 +1,18 @@
 //! The search of one request for an answer: backend after backend, until one says something.
 
-use super::attempt::{Answer, Failed, Job, attempt};
+use super::attempt::{Answer, Failed, attempt};
+use super::job::{ClientFields, Job, Reading, passes, strip_thinking};
 use super::state::State;
-use crate::dialect::chat::ChatRequest;
+use super::upstream::Upstream;
+use crate::config::Protocol;
+use crate::dialect::ask::Ask;
 use crate::dialect::error::ApiError;
 use crate::net::deadline::sleep_until;
 use crate::route::ledger::Ticket;
 use crate::route::plan::{Outcome, Step, Walk};
 use crate::route::verdict::{Class, Verdict};
-use std::time::Instant;
+use std::borrow::Cow;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a search found.
 pub struct Found {
@@ -16,6 +20,8 @@ pub struct Found {
     pub answer: Result<(Ticket, Answer), Refusal>,
     /// Attempts made.
     pub attempts: usize,
+    /// The items of the conversation up to the answer, if a client may go on from it.
+    pub keep: Option<Vec<String>>,
 }
 
 /// An error for the client.
@@ -26,12 +32,32 @@ pub struct Refusal {
     pub retry_at: Option<Instant>,
 }
 
+/// A request and whose it is.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// What is known of it.
+    pub ask: &'a Ask,
+    /// Its text.
+    pub body: &'a [u8],
+    /// The items of the response that it goes on from.
+    pub history: &'a [String],
+    /// What the client said beside it.
+    pub fields: &'a ClientFields,
+    /// Its name in the log.
+    pub id: &'a str,
+}
+
 /// The walk of one request over the backends.
 pub struct Search<'a> {
     state: &'a State,
-    job: Job<'a>,
+    call: Call<'a>,
+    /// The request in the neutral form, once a backend needs it.
+    reading: Option<Reading<'a>>,
+    /// A provider has refused the request's thinking: it goes on without.
+    stripped: bool,
+    until: Instant,
+    seed: u64,
     walk: Walk,
-    id: &'a str,
     waited: bool,
     /// The first empty answer, for when nobody has a better one.
     empty: Option<(Ticket, Answer)>,
@@ -40,52 +66,95 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Plans it; `id` is the request's name in the log.
-    pub fn new(state: &'a State, request: &'a ChatRequest, body: &'a [u8], id: &'a str) -> Self {
-        let config = &state.config;
-        let until = Instant::now() + config.request_timeout;
-        let job = Job { request, body, show_provider: config.show_provider, secrets: &state.secrets, until };
-        let walk = state.walk(request.model.as_deref());
-        Self { state, job, walk, id, waited: false, empty: None, clients_errors: Vec::new() }
+    /// Plans it.
+    pub fn new(state: &'a State, call: Call<'a>) -> Self {
+        let until = Instant::now() + state.config.request_timeout;
+        let walk = state.walk(call.ask.model());
+        Self {
+            state,
+            call,
+            reading: None,
+            stripped: false,
+            until,
+            seed: fastrand::u64(..),
+            walk,
+            waited: false,
+            empty: None,
+            clients_errors: Vec::new(),
+        }
     }
 
     /// Tries one backend after the other.
     pub async fn run(mut self) -> Found {
         loop {
             let time = Instant::now();
-            if time >= self.job.until {
+            if time >= self.until {
                 return self.failed();
             }
             let step = self.walk.next(&mut self.state.ledger(), time);
             match step {
                 Step::Try(ticket) => {
-                    if let Some(answer) = self.attempt(ticket).await {
-                        return Found { answer: Ok((ticket, answer)), attempts: self.walk.attempts() };
+                    let running = Running { state: self.state, ticket: Some(ticket) };
+                    if let Err(error) = self.read_for(ticket.backend) {
+                        return self.found(Err(Refusal { error, retry_at: None }));
+                    }
+                    if let Some(answer) = self.attempt(ticket, running).await {
+                        return self.found(Ok((ticket, answer)));
                     }
                 }
                 Step::Wait(until) => {
                     if !std::mem::replace(&mut self.waited, true) {
-                        log::debug!("[{}] all backends rest, waiting", self.id);
+                        log::debug!("[{}] all backends rest, waiting", self.call.id);
                     }
-                    sleep_until(until.min(self.job.until)).await;
+                    sleep_until(until.min(self.until)).await;
                 }
                 Step::Exhausted => return self.failed(),
             }
         }
     }
 
-    async fn attempt(&mut self, ticket: Ticket) -> Option<Answer> {
-        let running = Running { state: self.state, ticket: Some(ticket) };
+    fn found(&mut self, answer: Result<(Ticket, Answer), Refusal>) -> Found {
+        let keep = self.reading.take().filter(|reading| reading.store).map(|reading| {
+            let history = self.call.history.iter().cloned();
+            history.chain(reading.items.into_iter().map(Cow::into_owned)).collect()
+        });
+        Found { answer, attempts: self.walk.attempts(), keep }
+    }
+
+    /// Understands the request, if the backend speaks another protocol and nobody has asked before.
+    fn read_for(&mut self, backend: usize) -> Result<(), ApiError> {
+        let Call { ask, body, history, .. } = self.call;
+        let goes_through =
+            self.state.upstreams.get(backend).is_none_or(|upstream| passes(ask, body, upstream));
+        if self.reading.is_none() && !(goes_through && !self.stripped) {
+            self.reading = Some(Reading::new(ask.dialect(), body, history)?);
+        }
+        Ok(())
+    }
+
+    async fn attempt(&mut self, ticket: Ticket, running: Running<'_>) -> Option<Answer> {
         let upstream = self.state.upstreams.get(ticket.backend)?;
-        match attempt(&self.state.pool, upstream, &self.job).await {
+        let mut result = attempt(&self.state.pool, upstream, &self.job()).await;
+        if let Err(failed) = &result
+            && is_about_thinking(upstream, &failed.verdict)
+            && self.strip()
+        {
+            log::debug!(
+                "[{}] {}: refuses the thinking of others, once more without",
+                self.call.id,
+                upstream.name
+            );
+            result = attempt(&self.state.pool, upstream, &self.job()).await;
+        }
+        match result {
             Ok(answer) => {
                 running.succeeded();
-                log::debug!("[{}] {}: answers", self.id, upstream.name);
+                log::debug!("[{}] {}: answers", self.call.id, upstream.name);
                 Some(answer)
             }
             Err(Failed { mut verdict, empty, error_body }) => {
                 verdict.message = self.state.masked(&verdict.message).into();
-                running.failed(self.id, &verdict);
+                running.failed(self.call.id, &verdict);
                 if let Some(body) = error_body {
                     self.clients_errors.push((ticket.backend, self.clients_error(&verdict, &body)));
                 }
@@ -98,13 +167,40 @@ impl<'a> Search<'a> {
         }
     }
 
+    fn job(&self) -> Job<'_> {
+        Job {
+            ask: self.call.ask,
+            body: self.call.body,
+            reading: self.reading.as_ref(),
+            translate: self.stripped,
+            fields: self.call.fields,
+            show_provider: self.state.config.show_provider,
+            secrets: &self.state.secrets,
+            until: self.until,
+            seed: self.seed,
+            created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        }
+    }
+
+    /// Takes the thinking out of the request, once. `false`: there is none.
+    fn strip(&mut self) -> bool {
+        if std::mem::replace(&mut self.stripped, true) {
+            return false;
+        }
+        let Call { ask, body, history, .. } = self.call;
+        if self.reading.is_none() {
+            self.reading = Reading::new(ask.dialect(), body, history).ok();
+        }
+        self.stripped = self.reading.as_mut().is_some_and(strip_thinking);
+        self.stripped
+    }
+
     /// Nobody has an answer: says so, in the words that fit.
     fn failed(&mut self) -> Found {
-        let attempts = self.walk.attempts();
         let empty = self.empty.take();
         let outcome = self.walk.outcome(&self.state.ledger(), Instant::now());
         let refusal = match (outcome, empty) {
-            (Outcome::AllEmpty, Some(answer)) => return Found { answer: Ok(answer), attempts },
+            (Outcome::AllEmpty, Some(answer)) => return self.found(Ok(answer)),
             (Outcome::ClientError { backend, verdict }, _) => {
                 let known = self.clients_errors.iter().find(|(whose, _)| *whose == backend);
                 let error = known.map(|(_, error)| error.clone());
@@ -114,7 +210,7 @@ impl<'a> Search<'a> {
             (Outcome::AllFailed { retry_at }, _) => self.all_failed(retry_at),
             (Outcome::AllEmpty, None) => self.all_failed(None),
         };
-        Found { answer: Err(refusal), attempts }
+        self.found(Err(refusal))
     }
 
     /// The provider's own error, with its status.
@@ -130,16 +226,25 @@ impl<'a> Search<'a> {
         let mut text = String::from("All configured providers failed");
         let mut separator = ": ";
         for record in self.walk.records() {
-            let name = match self.state.upstreams.get(record.backend).filter(|_| self.job.show_provider) {
-                Some(upstream) => upstream.name.clone(),
-                None => format!("backend {}", record.backend + 1),
-            };
+            let name =
+                match self.state.upstreams.get(record.backend).filter(|_| self.state.config.show_provider) {
+                    Some(upstream) => upstream.name.clone(),
+                    None => format!("backend {}", record.backend + 1),
+                };
             text.push_str(&format!("{separator}{name}: {}", self.state.told(record)));
             separator = "; ";
         }
         let error = ApiError::new(503, text).code("all_providers_failed");
         Refusal { error, retry_at }
     }
+}
+
+/// A signature is good only where it was made (translation §8).
+fn is_about_thinking(upstream: &Upstream, verdict: &Verdict) -> bool {
+    let words = verdict.message.to_ascii_lowercase();
+    upstream.protocol() == Protocol::Anthropic
+        && verdict.class == Class::BadRequest
+        && (words.contains("signature") || words.contains("thinking"))
 }
 
 /// An attempt in the ledger. Dropped without a result, the client has left: it proves nothing.

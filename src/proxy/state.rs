@@ -1,5 +1,6 @@
 //! What one configuration becomes: backends ready to be called, and what is known about them.
 
+use super::store::Store;
 use super::upstream::{Trust, Upstream, Via};
 use crate::config::{Backend, BackendKind, Config, ModelRouting};
 use crate::net::pool::Pool;
@@ -22,6 +23,8 @@ pub struct State {
     pub upstreams: Vec<Upstream>,
     /// Idle connections, shared over reloads.
     pub pool: Arc<Pool>,
+    /// Responses kept for their clients, shared over reloads.
+    pub responses: Arc<Store>,
     /// Hosts of providers and outbound proxies, longest first: the log may see them, clients may not.
     hosts: Vec<String>,
     /// What no log and no client may see, longest first.
@@ -49,8 +52,9 @@ impl State {
             ledger.adopt(&previous.ledger());
         }
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
+        let responses = previous.map(|previous| Arc::clone(&previous.responses)).unwrap_or_default();
         let (hosts, secrets) = (hosts(&upstreams), secrets(&config, &upstreams));
-        Ok(Self { config, upstreams, pool, hosts, secrets, ledger: Mutex::new(ledger) })
+        Ok(Self { config, upstreams, pool, responses, hosts, secrets, ledger: Mutex::new(ledger) })
     }
 
     /// The ledger. Never held across a wait.
@@ -61,6 +65,11 @@ impl State {
 
     /// The walk for a request that asks for `model`.
     pub fn walk(&self, model: Option<&str>) -> Walk {
+        self.walk_in(model, &self.ledger())
+    }
+
+    /// The same under the lock of the ledger.
+    pub fn walk_in(&self, model: Option<&str>, ledger: &Ledger) -> Walk {
         let config = &self.config;
         let models = config.backends.iter().map(|backend| backend.model.as_str());
         let routing = match config.model_routing {
@@ -71,13 +80,12 @@ impl State {
         let mut order: Vec<Candidate> =
             chosen.into_iter().filter_map(|backend| self.candidate(backend)).collect();
         plan::order(&mut order, &mut fastrand::Rng::new());
-        Walk::new(&order, &self.ledger(), config.keep_cycles, Instant::now(), config.max_wait)
+        Walk::new(&order, ledger, config.keep_cycles, Instant::now(), config.max_wait)
     }
 
     fn candidate(&self, backend: usize) -> Option<Candidate> {
-        let (settings, upstream) = (self.config.backends.get(backend)?, self.upstreams.get(backend)?);
-        let unfit = matches!(upstream.via, Via::Unspoken).then_some("it does not speak chat completions");
-        Some(Candidate { backend, priority: settings.priority, context: settings.context, unfit })
+        let settings = self.config.backends.get(backend)?;
+        Some(Candidate { backend, priority: settings.priority, context: settings.context, unfit: None })
     }
 
     /// A text of a provider without any key of ours, and without whatever else looks like one.
@@ -104,7 +112,7 @@ impl State {
 fn hosts(upstreams: &[Upstream]) -> Vec<String> {
     let mut hosts = Vec::new();
     for upstream in upstreams {
-        let Via::Chat(http) = &upstream.via else { continue };
+        let Via::Http(http) = &upstream.via else { continue };
         let route = &http.origin.route;
         hosts.push(route.host.clone());
         hosts.extend(route.proxy.as_ref().map(|proxy| proxy.host.clone()));
@@ -130,7 +138,7 @@ fn secrets(config: &Config, upstreams: &[Upstream]) -> Vec<Secret> {
         }
     }
     for upstream in upstreams {
-        let Via::Chat(http) = &upstream.via else { continue };
+        let Via::Http(http) = &upstream.via else { continue };
         let credentials = http.origin.route.proxy.as_ref().and_then(|proxy| proxy.credentials.as_ref());
         let password = credentials.and_then(|pair| pair.expose().split_once(':'));
         secrets.extend(password.map(|(_, password)| Secret::new(password)));

@@ -95,7 +95,10 @@ mod tests {
     fn a_response_is_kept_with_its_conversation_until_it_is_forgotten() {
         let store = Store::default();
         store.keep(response("a", "hi"), vec!["1".into()]);
-        assert_eq!(store.items("a").unwrap()[..], ["1".to_owned(), r#"{"type":"message","x":"hi"}"#.to_owned()]);
+        assert_eq!(
+            store.items("a").unwrap()[..],
+            ["1".to_owned(), r#"{"type":"message","x":"hi"}"#.to_owned()]
+        );
         assert_eq!(&*store.response("a").unwrap(), response("a", "hi"));
         assert!(store.forget("a") && !store.forget("a"));
         assert!(store.items("a").is_none() && store.response("a").is_none());

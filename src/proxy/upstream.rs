@@ -1,6 +1,7 @@
 //! A configured backend, made ready to be called: everything that does not change from request to request.
 
 use crate::config::{Auth, Backend, BackendKind, DemoMode, HttpBackend, Protocol, ProxyChoice, Quirks};
+use crate::dialect::answer::think::ThinkTags;
 use crate::http::head::push_header;
 use crate::net::client::Origin;
 use crate::net::dial::Route;
@@ -104,6 +105,19 @@ impl Upstream {
             via,
         })
     }
+
+    /// What is spoken there.
+    pub fn protocol(&self) -> Protocol {
+        match &self.via {
+            Via::Demo(_) => Protocol::OpenAi,
+            Via::Http(http) => http.protocol,
+        }
+    }
+
+    /// Whether its models wrap their reasoning in tags inside the text.
+    pub fn think_tags(&self) -> ThinkTags {
+        ThinkTags::None
+    }
 }
 
 /// A text as a JSON string, quotes included.
@@ -133,7 +147,8 @@ impl HttpUpstream {
             _ => &[&url.path],
         };
         // A forward proxy wants the target in absolute form (RFC 9112 §3.2.2).
-        let host = if route.is_forward_proxy() { format!("http://{}", url.host_header()) } else { String::new() };
+        let host =
+            if route.is_forward_proxy() { format!("http://{}", url.host_header()) } else { String::new() };
         let targets = roots.iter().map(|root| format!("POST {host}{root}")).collect();
         let fields = request_fields(http, &route);
         let origin = Origin { route, pool_key: pool_key.into() };

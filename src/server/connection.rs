@@ -4,7 +4,8 @@ use super::Shared;
 use super::budget::Share;
 use super::connections::{Evicted, Slot};
 use super::respond::{Reply, Responder, write_all};
-use super::routes;
+use super::{guard, routes};
+use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
 use crate::http::body::{BodyLength, BodyReader};
 use crate::http::head::{HeadScan, RequestHead};
@@ -59,7 +60,7 @@ pub async fn serve(shared: Arc<Shared>, slot: Slot, io: Plain) {
                 let id = new_id();
                 log::info!("[{id}] refused: {} ({})", error.message, error.status);
                 let mut out = Responder::for_bad_head(&io, &id);
-                if out.whole(&Reply::error(&error)).await.is_ok() {
+                if out.whole(&Reply::error(&error, Dialect::Chat)).await.is_ok() {
                     let _ = slot.idle(linger(&io)).await;
                 }
                 return;
@@ -94,7 +95,7 @@ async fn one_request(
 ) -> bool {
     let id = new_id();
     let state = shared.state();
-    let cors = routes::cors_origin(&state.config, &head);
+    let cors = guard::cors_origin(&state.config, &head);
     let mut out = Responder::new(io, &head, &id, cors.as_deref());
     if slot.is_draining() {
         out.close_after();

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod connection;
 pub mod connections;
 pub mod date;
+pub mod guard;
 pub mod respond;
 pub mod routes;
 

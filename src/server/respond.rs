@@ -1,6 +1,7 @@
 //! Writing answers: heads, whole bodies, streams. One write for each flush.
 
 use super::date::Civil;
+use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
 use crate::http::body::{CHUNK_END, LAST_CHUNK, push_chunk_size};
 use crate::http::head::{Method, RequestHead, Version, push_header};
@@ -31,9 +32,9 @@ impl Reply {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    /// An error in OpenAI's shape.
-    pub fn error(error: &ApiError) -> Self {
-        Self::json(error.status, error.to_openai())
+    /// An error in the shape that a client of `dialect` reads.
+    pub fn error(error: &ApiError, dialect: Dialect) -> Self {
+        Self::json(error.status_for(dialect), error.to_json(dialect))
     }
 
     /// The same with one more header field.
@@ -214,6 +215,7 @@ fn reason(status: u16) -> &'static str {
         500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        529 => "Overloaded",
         505 => "HTTP Version Not Supported",
         _ => "Status",
     }

@@ -32,9 +32,9 @@ pub use responses_write::{Echo, ResponsesWriter};
 /// next turn, where it tells that no provider will know the block.
 pub const SIGNATURE_MARK: &str = "aifs-";
 /// Begins `encrypted_content` of a reasoning item that carries a provider's signature; the signature follows.
-pub const ENCRYPTED_SIGNATURE: &str = "aifs-signature.";
+pub const ENCRYPTED_SIGNATURE: &str = "aifs-sig-";
 /// Begins `encrypted_content` of a reasoning item that stands for a redacted thinking block; its data follows.
-pub const ENCRYPTED_REDACTED: &str = "aifs-redacted.";
+pub const ENCRYPTED_REDACTED: &str = "aifs-red-";
 
 /// Why a reader could make nothing of an event.
 #[derive(Debug, PartialEq, Eq)]

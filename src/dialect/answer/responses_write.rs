@@ -415,7 +415,8 @@ impl Item {
             Kind::Custom => {
                 let mut json = format!("{{\"type\":\"custom_tool_call\",\"id\":\"{id}\",{},", self.call);
                 push_member(&mut json, "input", text);
-                json.push('}');
+                // Not in the description, but OpenAI sends it, and the AI SDK refuses an item without.
+                json.extend([",\"status\":\"", status, "\"}"]);
                 json
             }
         }

@@ -755,7 +755,8 @@ fn responses_clients_get_custom_and_namespace_calls() {
         .iter_mut()
         .for_each(|item| drop(item.as_object_mut().unwrap().remove("id")));
     let expected = serde_json::json!([
-        {"type":"custom_tool_call","call_id":"call_apply_patch","name":"apply_patch","input":"*** Begin\n"},
+        {"type":"custom_tool_call","call_id":"call_apply_patch","name":"apply_patch","input":"*** Begin\n",
+            "status":"completed"},
         {"type":"function_call","call_id":"call_agents__spawn","name":"spawn","namespace":"agents",
             "arguments":"{\"message\":\"x\"}","status":"completed"},
         {"type":"function_call","call_id":"call_mcp_read","name":"mcp.read","arguments":"{}","status":"completed"},
@@ -895,8 +896,7 @@ fn signatures_survive_where_they_can() {
     };
     let response = check_responses(&written("responses", &ClientTools::default(), think));
     let encrypted: Vec<_> = (0..4).map(|n| response["output"][n]["encrypted_content"].as_str()).collect();
-    let expected =
-        [Some("aifs-signature.sig"), Some("aifs-signature.only"), None, Some("aifs-redacted.data")];
+    let expected = [Some("aifs-sig-sig"), Some("aifs-sig-only"), None, Some("aifs-red-data")];
     assert_eq!(encrypted, expected);
     let frames = written("messages", &ClientTools::default(), think);
     check_messages(&frames);

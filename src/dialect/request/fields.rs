@@ -2,8 +2,8 @@
 //!
 //! serde's own message for a wrong type names a line and a column; a client needs the field.
 
-use super::super::error::describe;
 use super::super::error::ApiError;
+use super::super::error::describe;
 use super::super::splice::is_space;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};

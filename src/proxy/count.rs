@@ -1,0 +1,93 @@
+//! How many tokens a request has: asked of the backend that would answer it, if that can tell, or estimated.
+
+use super::attempt::send;
+use super::job::{ClientFields, Endpoint, Job, Reading};
+use super::state::State;
+use super::upstream::Via;
+use crate::config::Protocol;
+use crate::dialect::ask::{Ask, Dialect};
+use crate::dialect::error::ApiError;
+use crate::dialect::request::estimate;
+use crate::limits::{COUNT_TIME, ERROR_BODY_BYTES_MAX};
+use crate::net::deadline::with_deadline;
+use crate::route::plan::Step;
+use crate::server::respond::Reply;
+use std::time::Instant;
+
+/// Answers `count_tokens` of Messages and `input_tokens` of Responses.
+pub async fn count_tokens(
+    state: &State,
+    dialect: Dialect,
+    body: impl AsRef<[u8]>,
+    fields: &ClientFields,
+) -> Reply {
+    let body = body.as_ref();
+    let told = |error: ApiError| Reply::error(&error, dialect);
+    let ask = match Ask::parse(dialect, body) {
+        Ok(ask) => ask,
+        Err(error) => return told(error),
+    };
+    if dialect == Dialect::Messages
+        && let Some(counted) =
+            with_deadline(Instant::now() + COUNT_TIME, ask_backend(state, &ask, body, fields))
+                .await
+                .ok()
+                .flatten()
+    {
+        return Reply::json(200, counted);
+    }
+    match Reading::new(dialect, body, &[]) {
+        Ok(reading) => {
+            let tokens = estimate::input_tokens(&reading.request);
+            Reply::json(
+                200,
+                match dialect {
+                    Dialect::Messages => format!("{{\"input_tokens\":{tokens}}}"),
+                    _ => format!("{{\"object\":\"response.input_tokens\",\"input_tokens\":{tokens}}}"),
+                },
+            )
+        }
+        Err(error) => told(error),
+    }
+}
+
+/// The answer of the backend that would be asked first, if it speaks Anthropic's protocol and knows.
+async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientFields) -> Option<Vec<u8>> {
+    let backend = {
+        let mut ledger = state.ledger();
+        let Step::Try(ticket) = state.walk_in(ask.model(), &ledger).next(&mut ledger, Instant::now()) else {
+            return None;
+        };
+        ledger.abandon(ticket);
+        ticket.backend
+    };
+    let upstream = state.upstreams.get(backend)?;
+    let Via::Http(http) = &upstream.via else { return None };
+    if http.protocol != Protocol::Anthropic {
+        return None;
+    }
+    let job = Job {
+        ask,
+        body,
+        reading: None,
+        translate: false,
+        fields,
+        show_provider: false,
+        secrets: &state.secrets,
+        until: Instant::now() + COUNT_TIME,
+        seed: 0,
+        created: 0,
+    };
+    let mut response = send(&state.pool, upstream, http, Endpoint::CountTokens, &job).await.ok()?;
+    let body = response.read_to_end(ERROR_BODY_BYTES_MAX).await.ok()?;
+    let counted = response.head.status == 200 && serde_json::from_slice::<Counted>(&body).is_ok();
+    response.finish();
+    counted.then_some(body)
+}
+
+/// What such an answer has to hold.
+#[derive(serde::Deserialize)]
+struct Counted {
+    #[serde(rename = "input_tokens")]
+    _tokens: u64,
+}
