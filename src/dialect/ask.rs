@@ -157,9 +157,8 @@ mod tests {
         assert_eq!((ask.model(), ask.stream(), ask.dialect()), (Some("claude-x"), true, Dialect::Messages));
         let joined = pieces(body, &mut ask.edits(body, "\"m\"", true)).concat();
         assert_eq!(joined, String::from_utf8_lossy(body).replace("claude-x", "m").into_bytes());
-        let joined =
-            pieces(b"{}", &mut Ask::parse(Dialect::Messages, b"{}").unwrap().edits(b"{}", "\"m\"", true));
-        assert_eq!(joined.concat(), br#"{"model":"m"}"#);
+        let mut edits = Ask::parse(Dialect::Messages, b"{}").unwrap().edits(b"{}", "\"m\"", true);
+        assert_eq!(pieces(b"{}", &mut edits).concat(), br#"{"model":"m"}"#);
     }
 
     #[test]

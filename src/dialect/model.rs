@@ -7,6 +7,14 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+/// Begins everything that this program puts where a provider would put a proof of origin (translation §8): the
+/// signature of a thinking block, the `encrypted_content` of a reasoning item.
+pub const MARK: &str = "aifs-";
+/// In `encrypted_content`: the rest is the signature of a thinking block, byte for byte.
+pub const MARK_SIGNATURE: &str = "aifs-sig-";
+/// In `encrypted_content`: the rest is the data of a redacted thinking block.
+pub const MARK_REDACTED: &str = "aifs-red-";
+
 /// A request, whoever asked.
 #[derive(Debug, Default)]
 pub struct Request<'a> {

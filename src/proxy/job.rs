@@ -11,9 +11,9 @@ use crate::dialect::ask::{Ask, Dialect};
 use crate::dialect::chat_stream::ChatStream;
 use crate::dialect::error::ApiError;
 use crate::dialect::messages_stream::MessagesStream;
-use crate::dialect::model::{ClientTools, Request};
+use crate::dialect::model::{ClientTools, MARK, Request};
 use crate::dialect::request::{
-    self, MARK, Read, Target, chat_in, chat_out, messages_in, messages_out, responses_in,
+    self, Read, Target, chat_in, chat_out, messages_in, messages_out, responses_in,
 };
 use crate::dialect::skim;
 use crate::dialect::splice::{Edit, pieces};

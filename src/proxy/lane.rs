@@ -226,6 +226,13 @@ fn response_of(data: &str) -> Option<String> {
 
 /// Writes a failure as the last of a stream.
 pub fn write_failure(writer: &mut Writer, error: &ApiError, out: &mut Vec<u8>) {
-    let event = Event::Failed { failure: error.failure(), message: &error.message };
-    writer.event(event, &mut |name, data| push_event(out, name, data));
+    match writer {
+        Writer::Chat(_) => push_event(out, "", &error.to_openai()),
+        Writer::Messages(_) => push_event(out, "error", &error.to_anthropic()),
+        // A response has to end as one.
+        Writer::Responses(_) => {
+            let event = Event::Failed { failure: error.failure(), message: &error.message };
+            writer.event(event, &mut |name, data| push_event(out, name, data));
+        }
+    }
 }

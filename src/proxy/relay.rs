@@ -229,6 +229,7 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::chat_stream::ChatStream;
 
     /// What a body that is no event stream comes to.
     fn state_of(body: &str) -> State {

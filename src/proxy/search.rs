@@ -126,7 +126,7 @@ impl<'a> Search<'a> {
         let Call { ask, body, history, .. } = self.call;
         let goes_through =
             self.state.upstreams.get(backend).is_none_or(|upstream| passes(ask, body, upstream));
-        if self.reading.is_none() && !(goes_through && !self.stripped) {
+        if self.reading.is_none() && (self.stripped || !goes_through) {
             self.reading = Some(Reading::new(ask.dialect(), body, history)?);
         }
         Ok(())

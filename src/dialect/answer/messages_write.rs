@@ -2,7 +2,8 @@
 
 use super::json::{push_member, push_string};
 use super::usage::messages_json;
-use super::{Names, Out, SIGNATURE_MARK, make_id};
+use super::{Names, Out, make_id};
+use crate::dialect::model::MARK;
 use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, Usage};
 
 /// Writes one answer for one client. Feed it every event in order.
@@ -184,7 +185,7 @@ pub(super) fn push_block(out: &mut String, block: &Block<'_>, tools: &ClientTool
 pub(super) fn push_signature(out: &mut String, signature: Option<&str>, names: &Names, index: usize) {
     match signature {
         Some(signature) => push_member(out, "signature", signature),
-        None => push_member(out, "signature", &make_id(SIGNATURE_MARK, names.seed, index as u64 + 1)),
+        None => push_member(out, "signature", &make_id(MARK, names.seed, index as u64 + 1)),
     }
 }
 

@@ -28,14 +28,6 @@ pub use messages_read::MessagesReader;
 pub use messages_write::MessagesWriter;
 pub use responses_write::{Echo, ResponsesWriter};
 
-/// Begins every signature this proxy makes up for reasoning that came without one. A client sends it back in the
-/// next turn, where it tells that no provider will know the block.
-pub const SIGNATURE_MARK: &str = "aifs-";
-/// Begins `encrypted_content` of a reasoning item that carries a provider's signature; the signature follows.
-pub const ENCRYPTED_SIGNATURE: &str = "aifs-sig-";
-/// Begins `encrypted_content` of a reasoning item that stands for a redacted thinking block; its data follows.
-pub const ENCRYPTED_REDACTED: &str = "aifs-red-";
-
 /// Why a reader could make nothing of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadError {

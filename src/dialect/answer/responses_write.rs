@@ -2,8 +2,9 @@
 
 use super::json::{custom_input, push_member, push_string};
 use super::usage::responses_json;
-use super::{ENCRYPTED_REDACTED, ENCRYPTED_SIGNATURE, Names, Out, make_id};
+use super::{Names, Out, make_id};
 use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, Usage};
+use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
 use crate::limits::STREAM_OUTPUT_BYTES_MAX;
 use std::fmt::Write;
 
@@ -166,7 +167,7 @@ impl ResponsesWriter {
             Event::Delta(piece) => self.delta(piece, out),
             Event::Close { signature } => {
                 if let (Some(signature), Some(item)) = (signature, &mut self.item) {
-                    item.encrypted = Some(format!("{ENCRYPTED_SIGNATURE}{signature}"));
+                    item.encrypted = Some(format!("{MARK_SIGNATURE}{signature}"));
                 }
             }
             Event::Finish { reason, usage, .. } => self.finish(reason, usage, out),
@@ -212,7 +213,7 @@ impl ResponsesWriter {
             Block::Refusal => (Kind::Refusal, "msg_", ",\"content_index\":0"),
             Block::Thinking => (Kind::Reasoning, "rs_", ",\"summary_index\":0"),
             Block::RedactedThinking(data) => {
-                encrypted = Some(format!("{ENCRYPTED_REDACTED}{data}"));
+                encrypted = Some(format!("{MARK_REDACTED}{data}"));
                 (Kind::Reasoning, "rs_", ",\"summary_index\":0")
             }
             Block::Tool { id, name, .. } => {

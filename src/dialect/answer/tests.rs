@@ -5,7 +5,7 @@ use super::grammar::{Frames, Grammar, Said, SaidEnd, check_chat, check_messages,
 use super::think::ThinkTags;
 use super::*;
 use crate::dialect::error::ApiError;
-use crate::dialect::model::{Block, ClientTool, ClientTools, Event, Failure, StopReason, Usage};
+use crate::dialect::model::{Block, ClientTool, ClientTools, Event, Failure, MARK, StopReason, Usage};
 use crate::http::sse::{SseParser, push_event};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -206,7 +206,7 @@ impl Matcher {
             "<msg_id>" => text.starts_with("msg_"),
             "<resp_id>" => text.starts_with("resp_"),
             "<chatcmpl_id>" => text.starts_with("chatcmpl-"),
-            "<own marker>" => text.starts_with(SIGNATURE_MARK),
+            "<own marker>" => text.starts_with(MARK),
             "<any>" | "<any text>" => !text.is_empty(),
             _ if mark.starts_with("<item_") => {
                 ["msg_", "rs_", "fc_", "ctc_"].iter().any(|p| text.starts_with(p))
@@ -907,7 +907,7 @@ fn signatures_survive_where_they_can() {
         })
         .collect();
     assert_eq!(signatures[..2], ["sig", "only"]);
-    assert!(signatures[2].starts_with(SIGNATURE_MARK) && signatures[2].len() > SIGNATURE_MARK.len());
+    assert!(signatures[2].starts_with(MARK) && signatures[2].len() > MARK.len());
     check_chat(&written("chat", &ClientTools::default(), think), true);
 }
 

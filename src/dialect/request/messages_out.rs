@@ -4,7 +4,8 @@
 use super::super::model::{Effort, Format, Part, Request, Role, Source, ToolChoice};
 use super::json::{Members, NO_PARAMETERS, object_schema, push_string};
 use super::tools::fit_id;
-use super::{MARK, Target, note};
+use super::{Target, note};
+use crate::dialect::model::MARK;
 use crate::provider::quirks::{Messages, ToolIds};
 use std::borrow::Cow;
 use std::collections::HashSet;

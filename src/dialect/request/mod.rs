@@ -23,14 +23,6 @@ use super::model::{ClientTools, Part, Reasoning, Request, Role};
 use crate::limits::{DROPPED_NAME_BYTES_MAX, DROPPED_NAMES_MAX};
 use crate::provider::quirks::Quirks;
 
-/// Begins everything that this program puts where a provider would put a proof of origin (translation §8): the
-/// signature of a thinking block, the `encrypted_content` of a reasoning item.
-pub const MARK: &str = "aifs-";
-/// In `encrypted_content`: the rest is the signature of a thinking block, byte for byte.
-pub const MARK_SIGNATURE: &str = "aifs-sig-";
-/// In `encrypted_content`: the rest is the data of a redacted thinking block.
-pub const MARK_REDACTED: &str = "aifs-red-";
-
 /// A request as read, and how its tools are called on the client's side.
 #[derive(Debug)]
 pub struct Read<'a> {
