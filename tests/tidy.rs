@@ -62,13 +62,20 @@ fn without_comment(line: &str) -> &str {
     at.into_iter().find(is_code).map_or(line, |at| &line[..at])
 }
 
+/// Modules that are tests as a whole: their parent declares them so.
+fn is_test_module(path: &Path) -> bool {
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    let parent = fs::read_to_string(path.with_file_name("mod.rs")).unwrap_or_default();
+    parent.contains(&format!("#[cfg(test)]\nmod {name};"))
+}
+
 fn walk(dir: &Path, out: &mut Vec<Source>) {
     let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     for path in paths {
         if path.is_dir() {
             walk(&path, out);
-        } else if path.extension().is_some_and(|end| end == "rs") {
+        } else if path.extension().is_some_and(|end| end == "rs") && !is_test_module(&path) {
             out.push(Source::read(&path));
         }
     }

@@ -48,7 +48,7 @@ fn unescape(inner: &str) -> String {
     out
 }
 
-/// The character of `XXXX` or `XXXX\uXXXX`, and what is behind it.
+/// The character of `hhhh` or `hhhh\uhhhh`, and what is behind it.
 fn unicode(digits: &str) -> (char, &str) {
     let hex = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
     let behind = digits.get(4..).unwrap_or_default();
