@@ -227,6 +227,7 @@ fn every_key_arrives() {
         max_completion_tokens: true,
         developer_role: true,
         n: true,
+        think_tags: ai_free_swap::provider::quirks::ThinkTags::None,
         drop_params: vec!["seed".to_owned(), "top_k".to_owned()],
         // Not in the file.
         written: first.quirks.written,

@@ -4,6 +4,7 @@ use super::item::{Item, natural, quoted};
 use super::raw::Problem;
 use super::*;
 use crate::limits::{DEFAULT_MAX_TOKENS, EXTRA_HEADER_BYTES_MAX};
+use crate::provider::quirks::ThinkTags;
 use crate::provider::{self, Key, PRESETS, Preset};
 use std::net::IpAddr;
 
@@ -324,6 +325,13 @@ fn quirks(item: &Item<'_>, preset: Quirks) -> Result<Quirks, Problem> {
         developer_role: flag("developer_role", preset.developer_role)?,
         n: flag("n", preset.n)?,
         drop_params: if dropped.is_null() { preset.drop_params } else { drop_params },
+        think_tags: match item.get("think_tags").filled()? {
+            None => preset.think_tags,
+            Some("none") => ThinkTags::None,
+            Some("leading") => ThinkTags::Leading,
+            Some("unopened") => ThinkTags::Unopened,
+            Some(_) => return Err(item.get("think_tags").problem("must be `none`, `leading` or `unopened`")),
+        },
         written: preset.written,
     })
 }

@@ -81,6 +81,7 @@ const QUIRKS: Shape = Shape::Map(&[
     ("developer_role", Shape::Text),
     ("n", Shape::Text),
     ("drop_params", Shape::OneOrMore),
+    ("think_tags", Shape::Text),
 ]);
 
 /// A value of the file. Text has its `${NAME}` replaced and is trimmed.

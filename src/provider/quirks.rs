@@ -16,8 +16,22 @@ pub struct Quirks {
     pub n: bool,
     /// Top-level parameters to leave out, because they bring a 400 or 422.
     pub drop_params: Vec<String>,
+    /// Whether its models wrap their reasoning in tags inside the text.
+    pub think_tags: ThinkTags,
     /// How a request looks that we write.
     pub written: Written,
+}
+
+/// What a backend does with `<think>` tags in the text of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ThinkTags {
+    /// It has none; in its text they mean themselves.
+    #[default]
+    None,
+    /// A `<think>` at the very start begins reasoning.
+    Leading,
+    /// The same, but the opening tag may be missing: all text up to `</think>` is reasoning.
+    Unopened,
 }
 
 /// What a request must look like that is translated and not passed through; there the client takes care of it.
@@ -262,6 +276,9 @@ const UNDOCUMENTED: &[&str] = &["reasoning_effort"];
 /// Kimi models fix these and refuse any other value.
 const KIMI_FIXED: &[&str] = &["temperature", "top_p", "n", "presence_penalty", "frequency_penalty"];
 
+/// Here models of several makers put their reasoning into the text, in tags.
+const TAGGED: &[&str] = &["minimax", "cloudflare", "pollinations"];
+
 struct Row {
     names: &'static [&'static str],
     max_completion_tokens: bool,
@@ -331,6 +348,7 @@ impl Quirks {
                 developer_role: true,
                 n: true,
                 drop_params: Vec::new(),
+                think_tags: ThinkTags::None,
                 written: written(name, model),
             };
         }
@@ -344,6 +362,7 @@ impl Quirks {
             max_completion_tokens: row.is_some_and(|row| row.max_completion_tokens),
             developer_role: row.is_some_and(|row| row.developer_role),
             n: row.is_some_and(|row| row.n),
+            think_tags: if TAGGED.contains(&name) { ThinkTags::Leading } else { ThinkTags::None },
             drop_params: [common, own, fixed].concat().into_iter().map(str::to_owned).collect(),
             written: written(name, model),
         }

@@ -222,7 +222,9 @@ impl Job<'_> {
     /// Reads the answers of a backend.
     pub fn reader(&self, upstream: &Upstream) -> Reader {
         match upstream.protocol() {
-            Protocol::OpenAi => Reader::Chat(Box::new(ChatReader::new(self.seed, upstream.think_tags()))),
+            Protocol::OpenAi => {
+                Reader::Chat(Box::new(ChatReader::new(self.seed, upstream.quirks.think_tags)))
+            }
             Protocol::Anthropic => Reader::Messages(Box::new(MessagesReader::new(self.seed))),
         }
     }

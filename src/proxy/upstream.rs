@@ -1,7 +1,6 @@
 //! A configured backend, made ready to be called: everything that does not change from request to request.
 
 use crate::config::{Auth, Backend, BackendKind, DemoMode, HttpBackend, Protocol, ProxyChoice, Quirks};
-use crate::dialect::answer::think::ThinkTags;
 use crate::http::head::push_header;
 use crate::net::client::Origin;
 use crate::net::dial::Route;
@@ -112,11 +111,6 @@ impl Upstream {
             Via::Demo(_) => Protocol::OpenAi,
             Via::Http(http) => http.protocol,
         }
-    }
-
-    /// Whether its models wrap their reasoning in tags inside the text.
-    pub fn think_tags(&self) -> ThinkTags {
-        ThinkTags::None
     }
 }
 

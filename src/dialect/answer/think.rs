@@ -1,16 +1,6 @@
 //! `<think>` tags in the text of models whose servers do not part reasoning from answer (translation §8).
 
-/// What a backend does with such tags.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ThinkTags {
-    /// It has none; in its text they mean themselves.
-    #[default]
-    None,
-    /// A `<think>` at the very start begins reasoning.
-    Leading,
-    /// The same, but the opening tag may be missing: all text up to `</think>` is reasoning.
-    Unopened,
-}
+pub use crate::provider::quirks::ThinkTags;
 
 /// Opening and closing tags; `<thought>` is Gemini's.
 const TAGS: [(&str, &str); 2] = [("<think>", "</think>"), ("<thought>", "</thought>")];
