@@ -17,7 +17,7 @@ use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
 use futures_lite::future::yield_now;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -300,8 +300,9 @@ impl Incoming<'_> {
     ///
     /// A client that closes its sending side only is taken for gone, as by other proxies: the two look the same.
     /// Bytes of a next request are read ahead, a bounded number of them.
-    pub async fn while_here<F: Future>(&mut self, work: F) -> Option<F::Output> {
-        let mut work = pin!(work);
+    ///
+    /// The work comes pinned, as a value it would be held twice: here and in the future that made it.
+    pub async fn while_here<F: Future>(&mut self, mut work: Pin<&mut F>) -> Option<F::Output> {
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending => self.poll_gone(cx).map(|()| None),

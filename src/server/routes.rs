@@ -12,6 +12,7 @@ use crate::proxy::job::ClientFields;
 use crate::proxy::{self, State};
 use serde_json::json;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// What a path stands for.
@@ -131,16 +132,18 @@ async fn asked(
     };
     let fields = client_fields(head);
     let id = out.id();
-    let work = async {
+    let work = pin!(async {
         match counts {
             true => {
-                let reply = proxy::count::count_tokens(state, dialect, body, &fields).await;
+                // Rare and large: not part of every stream's memory.
+                let counting = Box::pin(proxy::count::count_tokens(state, dialect, body, &fields));
+                let reply = counting.await;
                 log::debug!("[{id}] {} tokens counted: {}", dialect.name(), reply.status);
                 out.whole(&reply).await.map(|()| None)
             }
             false => proxy::answer(state, dialect, body, &fields, out).await,
         }
-    };
+    });
     match incoming.while_here(work).await {
         Some(answered) => {
             // The client has everything, and may leave now without being called gone.
