@@ -205,10 +205,13 @@ fn reload(args: &mut Args, shared: &Shared) {
     match load_state(args, Some(&previous)) {
         Ok(state) => {
             let (old, new) = (&previous.config.server, &state.config.server);
-            if (&old.host, old.port, &old.socket, old.threads)
-                != (&new.host, new.port, &new.socket, new.threads)
-            {
-                log::warn!("server.host, port, socket and threads take effect at the next start");
+            let fixed = |s: &config::Server| {
+                (s.host.clone(), s.port, s.socket.clone(), s.threads, s.max_connections, s.body_memory)
+            };
+            if fixed(old) != fixed(new) {
+                log::warn!(
+                    "server.host, port, socket, threads, max_connections and body_memory change at the next start only"
+                );
             }
             describe(&state);
             shared.replace_state(Arc::new(state));

@@ -27,7 +27,7 @@ pub fn refuse(config: &Config, head: &RequestHead, route: &Route<'_>) -> Option<
             told(ApiError::new(401, text).code("invalid_api_key")).header("www-authenticate", "Bearer"),
         );
     }
-    if *route == Route::Answer(Dialect::Responses) && head.headers.get("upgrade").is_some() {
+    if *route == Route::Answer(Dialect::Responses) && head.headers.has_token("upgrade", "websocket") {
         // Codex tries a WebSocket first, and only a clean 426 sends it to POST at once.
         let text = "WebSocket is not spoken here; use POST.";
         return Some(
@@ -127,7 +127,7 @@ fn preflight(head: &RequestHead) -> Reply {
     let headers =
         head.headers.get_str("access-control-request-headers").unwrap_or("authorization, content-type");
     Reply::json(200, "{}")
-        .header("access-control-allow-methods", "GET, POST, OPTIONS")
+        .header("access-control-allow-methods", "GET, POST, DELETE, OPTIONS")
         .header("access-control-allow-headers", printable(headers))
         .header("access-control-max-age", "600")
 }
