@@ -72,6 +72,7 @@ async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientField
         reading: None,
         translate: false,
         fields,
+        signatures: &state.signatures,
         show_provider: false,
         secrets: &state.secrets,
         until: Instant::now() + COUNT_TIME,

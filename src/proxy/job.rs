@@ -1,6 +1,7 @@
 //! A request as all attempts see it, and what each protocol makes of it.
 
 use super::lane::Lane;
+use super::signatures::Signatures;
 use super::upstream::{Upstream, Via};
 use crate::config::Protocol;
 use crate::dialect::answer::{
@@ -20,6 +21,7 @@ use crate::dialect::splice::{Edit, pieces};
 use crate::limits::{STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME};
 use crate::secret::Secret;
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a provider is asked for.
@@ -115,6 +117,8 @@ pub struct Job<'a> {
     pub translate: bool,
     /// What the client said beside it.
     pub fields: &'a ClientFields,
+    /// Where the thought signatures of answers are remembered.
+    pub signatures: &'a Arc<Signatures>,
     /// Whether answers name their backend.
     pub show_provider: bool,
     /// What must not be quoted of an answer.
@@ -258,7 +262,7 @@ impl Job<'_> {
     /// The same where nothing can go through as it comes.
     pub fn translating_lane(&self, upstream: &Upstream) -> Lane {
         let keep = self.reading.is_some_and(|reading| reading.store);
-        Lane::translated(self.reader(upstream), self.writer(upstream), keep)
+        Lane::translated(self.reader(upstream), self.writer(upstream), Arc::clone(self.signatures), keep)
     }
 
     /// A whole answer as the client reads it.

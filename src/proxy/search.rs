@@ -123,13 +123,20 @@ impl<'a> Search<'a> {
 
     /// Understands the request, if the backend speaks another protocol and nobody has asked before.
     fn read_for(&mut self, backend: usize) -> Result<(), ApiError> {
-        let Call { ask, body, history, .. } = self.call;
+        let Call { ask, body, .. } = self.call;
         let goes_through =
             self.state.upstreams.get(backend).is_none_or(|upstream| passes(ask, body, upstream));
         if self.reading.is_none() && (self.stripped || !goes_through) {
-            self.reading = Some(Reading::new(ask.dialect(), body, history)?);
+            self.reading = Some(self.read()?);
         }
         Ok(())
+    }
+
+    fn read(&self) -> Result<Reading<'a>, ApiError> {
+        let Call { ask, body, history, .. } = self.call;
+        let mut reading = Reading::new(ask.dialect(), body, history)?;
+        self.state.signatures.fill(&mut reading.request);
+        Ok(reading)
     }
 
     async fn attempt(&mut self, ticket: Ticket, running: Running<'_>) -> Option<Answer> {
@@ -174,6 +181,7 @@ impl<'a> Search<'a> {
             reading: self.reading.as_ref(),
             translate: self.stripped,
             fields: self.call.fields,
+            signatures: &self.state.signatures,
             show_provider: self.state.config.show_provider,
             secrets: &self.state.secrets,
             until: self.until,
@@ -187,9 +195,8 @@ impl<'a> Search<'a> {
         if std::mem::replace(&mut self.stripped, true) {
             return false;
         }
-        let Call { ask, body, history, .. } = self.call;
         if self.reading.is_none() {
-            self.reading = Reading::new(ask.dialect(), body, history).ok();
+            self.reading = self.read().ok();
         }
         self.stripped = self.reading.as_mut().is_some_and(strip_thinking);
         self.stripped
