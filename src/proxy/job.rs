@@ -12,7 +12,7 @@ use crate::dialect::ask::{Ask, Dialect};
 use crate::dialect::chat_stream::ChatStream;
 use crate::dialect::error::ApiError;
 use crate::dialect::messages_stream::MessagesStream;
-use crate::dialect::model::{ClientTools, MARK, Request};
+use crate::dialect::model::{ClientTools, Request};
 use crate::dialect::request::{
     self, Read, Target, chat_in, chat_out, messages_in, messages_out, responses_in,
 };
@@ -132,21 +132,18 @@ pub struct Job<'a> {
 }
 
 /// Whether a request goes through as it came.
-pub fn passes(ask: &Ask, body: &[u8], upstream: &Upstream) -> bool {
-    match (ask.dialect(), upstream.protocol()) {
-        (Dialect::Chat, Protocol::OpenAi) => true,
-        // Thinking that this proxy made up would be refused by those who sign their own.
-        (Dialect::Messages, Protocol::Anthropic) => {
-            !std::str::from_utf8(body).is_ok_and(|text| text.contains(MARK))
-        }
-        _ => false,
-    }
+pub fn passes(ask: &Ask, upstream: &Upstream) -> bool {
+    let same = matches!(
+        (ask.dialect(), upstream.protocol()),
+        (Dialect::Chat, Protocol::OpenAi) | (Dialect::Messages, Protocol::Anthropic)
+    );
+    same && ask.passes()
 }
 
 impl Job<'_> {
     /// Whether the request goes through to this backend as it came.
     pub fn passes(&self, upstream: &Upstream) -> bool {
-        !self.translate && passes(self.ask, self.body, upstream)
+        !self.translate && passes(self.ask, upstream)
     }
 
     /// `provider_name` as JSON, if the client is to see it.
