@@ -65,6 +65,7 @@ async fn row(state: &State, upstream: &crate::proxy::upstream::Upstream) -> Row 
         reading: Some(&reading),
         translate: false,
         fields: &ClientFields::default(),
+        signatures: &state.signatures,
         show_provider: false,
         secrets: &state.secrets,
         until: start + CHECK_TIME,

@@ -183,6 +183,13 @@ pub const DROPPED_NAME_BYTES_MAX: usize = 64;
 /// A tool's name as all providers take it (openai-chat §3, anthropic-messages §4).
 pub const TOOL_NAME_BYTES_MAX: usize = 64;
 
+/// Thought signatures remembered: those of the agents' last calls.
+pub const SIGNATURES_MAX: usize = 4096;
+/// All of them together, with their ids.
+pub const SIGNATURES_BYTES_MAX: usize = 1024 * 1024;
+/// One of them. Gemini's take some hundred bytes to some KiB.
+pub const SIGNATURE_BYTES_MAX: usize = 64 * 1024;
+
 // --- Responses ----------------------------------------------------------------------------------------------
 
 /// Responses kept for `previous_response_id`.

@@ -971,6 +971,9 @@ fn responses_go_on_from_kept_items() {
 #[test]
 fn bad_fields_are_named() {
     for (from, body, param) in [
+        ("messages", r#"{"messages":[{"role":"user","content":""}]}"#.to_owned(), "messages"),
+        ("responses", r#"{"input":""}"#.to_owned(), "input"),
+        ("responses", r#"{"input":[{"type":"unheard_of"}]}"#.to_owned(), "input"),
         ("chat", "{}".to_owned(), "messages"),
         ("chat", r#"{"messages":[]}"#.into(), "messages"),
         ("chat", r#"{"messages":{}}"#.into(), "messages"),

@@ -4,6 +4,7 @@ use super::chat::ChatRequest;
 use super::error::ApiError;
 use super::skim;
 use super::splice::{Edit, insert_member, is_space};
+use super::unmark;
 use std::ops::Range;
 
 /// What a client speaks.
@@ -46,6 +47,8 @@ pub struct Envelope {
     pub stream: bool,
     /// The response that a Responses request goes on from.
     pub previous: Option<String>,
+    /// What takes this program's own thinking out of a Messages request; `None` if only a translation can.
+    unmarked: Option<Vec<Edit>>,
     /// Where the value of `model` stands.
     model_span: Option<Range<usize>>,
 }
@@ -58,7 +61,7 @@ impl Ask {
     pub fn parse(dialect: Dialect, body: &[u8]) -> Result<Self, ApiError> {
         match dialect {
             Dialect::Chat => ChatRequest::parse(body).map(Self::Chat),
-            other => Envelope::parse(body).map(|envelope| Self::Other(other, envelope)),
+            other => Envelope::parse(other, body).map(|envelope| Self::Other(other, envelope)),
         }
     }
 
@@ -75,6 +78,14 @@ impl Ask {
         match self {
             Self::Chat(request) => request.model.as_deref(),
             Self::Other(_, envelope) => envelope.model.as_deref(),
+        }
+    }
+
+    /// Whether edits are enough to make it fit for a backend of the same protocol.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Chat(_) => true,
+            Self::Other(_, envelope) => envelope.unmarked.is_some(),
         }
     }
 
@@ -101,7 +112,7 @@ impl Ask {
 }
 
 impl Envelope {
-    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    fn parse(dialect: Dialect, body: &[u8]) -> Result<Self, ApiError> {
         if body.iter().all(|&b| is_space(b.into())) {
             return Err(ApiError::new(400, "The body is empty; it must be a JSON object."));
         }
@@ -125,23 +136,31 @@ impl Envelope {
         };
         let model_span = value("model")?;
         let model = string("model", &model_span)?;
-        let previous = string("previous_response_id", &value("previous_response_id")?)?;
+        let previous = match dialect {
+            Dialect::Responses => string("previous_response_id", &value("previous_response_id")?)?,
+            _ => None,
+        };
+        let unmarked = match dialect {
+            Dialect::Messages => std::str::from_utf8(body).ok().and_then(unmark::edits),
+            _ => None,
+        };
         let stream = match value("stream")?.map(|span| body.get(span).unwrap_or_default()) {
             None | Some(b"null" | b"false") => false,
             Some(b"true") => true,
             Some(_) => return Err(ApiError::new(400, "`stream` must be true or false.").param("stream")),
         };
         let model = model.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-        Ok(Self { model, stream, previous, model_span })
+        Ok(Self { model, stream, previous, unmarked, model_span })
     }
 
     fn edits(&self, body: &[u8], model_json: &str) -> Vec<Edit> {
-        match &self.model_span {
+        let model: Vec<Edit> = match &self.model_span {
             Some(span) => vec![Edit { span: span.clone(), text: model_json.to_owned() }],
             None => {
                 insert_member(body, 0..body.len(), &format!("\"model\":{model_json}")).into_iter().collect()
             }
-        }
+        };
+        model.into_iter().chain(self.unmarked.iter().flatten().cloned()).collect()
     }
 }
 

@@ -156,7 +156,11 @@ fn stream_as_whole(text: &str, upstream: &Upstream, job: &Job<'_>) -> Result<Ans
     let _ = parser.feed(text.as_bytes());
     parser.finish();
     while let Some(event) = parser.next_event() {
-        match reader.event(&event.name, &event.data, &mut |event| fold.event(event)) {
+        match reader.event(
+            &event.name,
+            &event.data,
+            &mut job.signatures.watch(&mut |event| fold.event(event)),
+        ) {
             Ok(()) | Err(ReadError::Malformed) => {}
             Err(ReadError::Error(text)) => {
                 return Err(answer_error(upstream, job.secrets, None, text.into_bytes()));
@@ -165,7 +169,9 @@ fn stream_as_whole(text: &str, upstream: &Upstream, job: &Job<'_>) -> Result<Ans
         }
     }
     let framed = !parser.is_truncated();
-    reader.end(framed, &mut |event| fold.event(event)).map_err(|_| Failure::Truncated)?;
+    reader
+        .end(framed, &mut job.signatures.watch(&mut |event| fold.event(event)))
+        .map_err(|_| Failure::Truncated)?;
     let usage = reader.usage().map(counted);
     said(Answer::Whole(job.render(fold, upstream), usage), reader.has_content())
 }
@@ -251,7 +257,8 @@ fn translated_answer(
 ) -> Result<Answer, Failed> {
     let mut reader = job.reader(upstream);
     let mut fold = Fold::default();
-    match reader.whole(&text, &mut |event| fold.event(event)) {
+    let read = reader.whole(&text, &mut job.signatures.watch(&mut |event| fold.event(event)));
+    match read {
         Ok(()) => {
             let usage = reader.usage().map(counted);
             said(Answer::Whole(job.render(fold, upstream), usage), reader.has_content())

@@ -36,7 +36,11 @@ pub async fn count_tokens(
     {
         return Reply::json(200, counted);
     }
-    match Reading::new(dialect, body, &[]) {
+    let history = match super::history(state, &ask) {
+        Ok(history) => history,
+        Err(error) => return told(error),
+    };
+    match Reading::new(dialect, body, &history) {
         Ok(reading) => {
             let tokens = estimate::input_tokens(&reading.request);
             Reply::json(
@@ -72,6 +76,7 @@ async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientField
         reading: None,
         translate: false,
         fields,
+        signatures: &state.signatures,
         show_provider: false,
         secrets: &state.secrets,
         until: Instant::now() + COUNT_TIME,

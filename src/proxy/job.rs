@@ -1,6 +1,7 @@
 //! A request as all attempts see it, and what each protocol makes of it.
 
 use super::lane::Lane;
+use super::signatures::Signatures;
 use super::upstream::{Upstream, Via};
 use crate::config::Protocol;
 use crate::dialect::answer::{
@@ -11,7 +12,7 @@ use crate::dialect::ask::{Ask, Dialect};
 use crate::dialect::chat_stream::ChatStream;
 use crate::dialect::error::ApiError;
 use crate::dialect::messages_stream::MessagesStream;
-use crate::dialect::model::{ClientTools, MARK, Request};
+use crate::dialect::model::{ClientTools, Request};
 use crate::dialect::request::{
     self, Read, Target, chat_in, chat_out, messages_in, messages_out, responses_in,
 };
@@ -20,6 +21,7 @@ use crate::dialect::splice::{Edit, pieces};
 use crate::limits::{STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME};
 use crate::secret::Secret;
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a provider is asked for.
@@ -115,6 +117,8 @@ pub struct Job<'a> {
     pub translate: bool,
     /// What the client said beside it.
     pub fields: &'a ClientFields,
+    /// Where the thought signatures of answers are remembered.
+    pub signatures: &'a Arc<Signatures>,
     /// Whether answers name their backend.
     pub show_provider: bool,
     /// What must not be quoted of an answer.
@@ -128,21 +132,18 @@ pub struct Job<'a> {
 }
 
 /// Whether a request goes through as it came.
-pub fn passes(ask: &Ask, body: &[u8], upstream: &Upstream) -> bool {
-    match (ask.dialect(), upstream.protocol()) {
-        (Dialect::Chat, Protocol::OpenAi) => true,
-        // Thinking that this proxy made up would be refused by those who sign their own.
-        (Dialect::Messages, Protocol::Anthropic) => {
-            !std::str::from_utf8(body).is_ok_and(|text| text.contains(MARK))
-        }
-        _ => false,
-    }
+pub fn passes(ask: &Ask, upstream: &Upstream) -> bool {
+    let same = matches!(
+        (ask.dialect(), upstream.protocol()),
+        (Dialect::Chat, Protocol::OpenAi) | (Dialect::Messages, Protocol::Anthropic)
+    );
+    same && ask.passes()
 }
 
 impl Job<'_> {
     /// Whether the request goes through to this backend as it came.
     pub fn passes(&self, upstream: &Upstream) -> bool {
-        !self.translate && passes(self.ask, self.body, upstream)
+        !self.translate && passes(self.ask, upstream)
     }
 
     /// `provider_name` as JSON, if the client is to see it.
@@ -260,7 +261,7 @@ impl Job<'_> {
     /// The same where nothing can go through as it comes.
     pub fn translating_lane(&self, upstream: &Upstream) -> Lane {
         let keep = self.reading.is_some_and(|reading| reading.store);
-        Lane::translated(self.reader(upstream), self.writer(upstream), keep)
+        Lane::translated(self.reader(upstream), self.writer(upstream), Arc::clone(self.signatures), keep)
     }
 
     /// A whole answer as the client reads it.

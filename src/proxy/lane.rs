@@ -1,5 +1,6 @@
 //! The way of one stream from a provider's protocol to the client's: events in, frames out.
 
+use super::signatures::Signatures;
 use crate::dialect::answer::{ReadError, Reader, Truncated, Writer};
 use crate::dialect::chat::{Usage, Whole, judge_whole};
 use crate::dialect::chat_stream::{ChatStream, Step, whole_as_chunks};
@@ -10,6 +11,7 @@ use crate::http::sse::push_event;
 use crate::limits::STORED_RESPONSE_BYTES_MAX;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// How a stream is passed on.
 pub enum Lane {
@@ -25,6 +27,7 @@ pub enum Lane {
 pub struct Translated {
     reader: Reader,
     writer: Writer,
+    signatures: Arc<Signatures>,
     /// Keeps the response object of a Responses client.
     keep: bool,
     kept: Option<String>,
@@ -47,8 +50,8 @@ pub enum Taken {
 
 impl Lane {
     /// Reads, and writes for somebody else. `keep`: whether the response object is wanted afterwards.
-    pub fn translated(reader: Reader, writer: Writer, keep: bool) -> Self {
-        Self::Translated(Box::new(Translated { reader, writer, keep, kept: None }))
+    pub fn translated(reader: Reader, writer: Writer, signatures: Arc<Signatures>, keep: bool) -> Self {
+        Self::Translated(Box::new(Translated { reader, writer, signatures, keep, kept: None }))
     }
 
     /// Takes one event; frames for the client go to `out`.
@@ -201,8 +204,8 @@ impl Translated {
         read: impl FnOnce(&mut Reader, &mut dyn FnMut(Event<'_>)) -> T,
         out: &mut Vec<u8>,
     ) -> T {
-        let Self { reader, writer, keep, kept } = self;
-        read(reader, &mut |event| {
+        let Self { reader, writer, signatures, keep, kept } = self;
+        let mut write = |event: Event<'_>| {
             writer.event(event, &mut |name, data| {
                 push_event(out, name, data);
                 let last = matches!(name, "response.completed" | "response.incomplete");
@@ -210,7 +213,8 @@ impl Translated {
                     *kept = response_of(data);
                 }
             });
-        })
+        };
+        read(reader, &mut signatures.watch(&mut write))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod job;
 pub mod lane;
 pub mod relay;
 pub mod search;
+pub mod signatures;
 pub mod state;
 pub mod store;
 pub mod upstream;

@@ -10,7 +10,7 @@ use crate::dialect::error::ApiError;
 use crate::net::deadline::sleep_until;
 use crate::route::ledger::Ticket;
 use crate::route::plan::{Outcome, Step, Walk};
-use crate::route::verdict::{Class, Verdict};
+use crate::route::verdict::{Class, Scope, Verdict};
 use std::borrow::Cow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -96,9 +96,11 @@ impl<'a> Search<'a> {
                 Step::Try(ticket) => {
                     let running = Running { state: self.state, ticket: Some(ticket) };
                     if let Err(error) = self.read_for(ticket.backend) {
-                        return self.found(Err(Refusal { error, retry_at: None }));
-                    }
-                    if let Some(answer) = self.attempt(ticket, running).await {
+                        if !self.may_pass() {
+                            return self.found(Err(Refusal { error, retry_at: None }));
+                        }
+                        self.unreadable(ticket.backend, error);
+                    } else if let Some(answer) = self.attempt(ticket, running).await {
                         return self.found(Ok((ticket, answer)));
                     }
                 }
@@ -123,13 +125,37 @@ impl<'a> Search<'a> {
 
     /// Understands the request, if the backend speaks another protocol and nobody has asked before.
     fn read_for(&mut self, backend: usize) -> Result<(), ApiError> {
-        let Call { ask, body, history, .. } = self.call;
-        let goes_through =
-            self.state.upstreams.get(backend).is_none_or(|upstream| passes(ask, body, upstream));
+        let upstream = self.state.upstreams.get(backend);
+        let goes_through = upstream.is_none_or(|upstream| passes(self.call.ask, upstream));
         if self.reading.is_none() && (self.stripped || !goes_through) {
-            self.reading = Some(Reading::new(ask.dialect(), body, history)?);
+            self.reading = Some(self.read()?);
         }
         Ok(())
+    }
+
+    /// Whether some backend could take the request as it is.
+    fn may_pass(&self) -> bool {
+        !self.stripped && self.state.upstreams.iter().any(|upstream| passes(self.call.ask, upstream))
+    }
+
+    /// The request cannot be told to this backend. One that takes it as it is may know better.
+    fn unreadable(&mut self, backend: usize, error: ApiError) {
+        self.walk.failed(Verdict {
+            class: Class::BadRequest,
+            scope: Scope::Request,
+            status: None,
+            retry: None,
+            message: error.message.as_ref().into(),
+            quotes: false,
+        });
+        self.clients_errors.push((backend, error));
+    }
+
+    fn read(&self) -> Result<Reading<'a>, ApiError> {
+        let Call { ask, body, history, .. } = self.call;
+        let mut reading = Reading::new(ask.dialect(), body, history)?;
+        self.state.signatures.fill(&mut reading.request);
+        Ok(reading)
     }
 
     async fn attempt(&mut self, ticket: Ticket, running: Running<'_>) -> Option<Answer> {
@@ -174,6 +200,7 @@ impl<'a> Search<'a> {
             reading: self.reading.as_ref(),
             translate: self.stripped,
             fields: self.call.fields,
+            signatures: &self.state.signatures,
             show_provider: self.state.config.show_provider,
             secrets: &self.state.secrets,
             until: self.until,
@@ -187,9 +214,8 @@ impl<'a> Search<'a> {
         if std::mem::replace(&mut self.stripped, true) {
             return false;
         }
-        let Call { ask, body, history, .. } = self.call;
         if self.reading.is_none() {
-            self.reading = Reading::new(ask.dialect(), body, history).ok();
+            self.reading = self.read().ok();
         }
         self.stripped = self.reading.as_mut().is_some_and(strip_thinking);
         self.stripped

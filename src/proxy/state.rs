@@ -1,5 +1,6 @@
 //! What one configuration becomes: backends ready to be called, and what is known about them.
 
+use super::signatures::Signatures;
 use super::store::Store;
 use super::upstream::{Trust, Upstream, Via};
 use crate::config::{Backend, BackendKind, Config, ModelRouting};
@@ -25,6 +26,8 @@ pub struct State {
     pub pool: Arc<Pool>,
     /// Responses kept for their clients, shared over reloads.
     pub responses: Arc<Store>,
+    /// What clients drop of tool calls, shared over reloads.
+    pub signatures: Arc<Signatures>,
     /// Hosts of providers and outbound proxies, longest first: the log may see them, clients may not.
     hosts: Vec<String>,
     /// What no log and no client may see, longest first.
@@ -53,8 +56,18 @@ impl State {
         }
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
         let responses = previous.map(|previous| Arc::clone(&previous.responses)).unwrap_or_default();
+        let signatures = previous.map(|previous| Arc::clone(&previous.signatures)).unwrap_or_default();
         let (hosts, secrets) = (hosts(&upstreams), secrets(&config, &upstreams));
-        Ok(Self { config, upstreams, pool, responses, hosts, secrets, ledger: Mutex::new(ledger) })
+        Ok(Self {
+            config,
+            upstreams,
+            pool,
+            responses,
+            signatures,
+            hosts,
+            secrets,
+            ledger: Mutex::new(ledger),
+        })
     }
 
     /// The ledger. Never held across a wait.

@@ -24,6 +24,7 @@ mod quoting;
 mod reload;
 mod shapes;
 mod signals;
+mod signatures;
 mod surface;
 mod tls;
 mod total_failure;

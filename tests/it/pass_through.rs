@@ -392,3 +392,17 @@ fn a_host_name_is_resolved_and_kept() {
     let host = format!("localhost:{}", upstream.addr().port());
     assert_eq!(upstream.only_request().header("host"), Some(host.as_str()));
 }
+
+#[test]
+fn a_backend_that_cannot_be_told_is_passed_over_for_one_that_takes_it_as_it_is() {
+    let (other, same) = (Upstream::healthy("not asked"), Upstream::healthy("Hello"));
+    let body = r#"{"model":"aifree","messages":[{"role":"critic","content":"hi"}]}"#;
+    let config = || Config::new().backend(Backend::from(&other).provider("anthropic"));
+    let alone = config().start().chat(body);
+    assert_eq!(alone.status(), 400);
+    assert!(alone.text().contains("messages[0].role"), "{}", alone.text());
+    let both = config().backend(&same).start().chat(body);
+    assert_eq!((both.status(), both.header("x-ai-free-swap-backend")), (200, Some("beta")));
+    assert!(other.requests().is_empty());
+    assert!(same.only_request().text().contains("critic"));
+}

@@ -128,6 +128,9 @@ pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
         read_message(message, &path, &mut request, &mut turns, &mut names)?;
     }
     request.turns = turns.finish();
+    if request.turns.is_empty() {
+        return Err(messages_path.error("has no content; at least one message must say something"));
+    }
     read_choice(&mut body, &mut request, &names)?;
     read_parameters(&mut body, &mut request)?;
     settle(&mut request);

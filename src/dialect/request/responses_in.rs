@@ -183,6 +183,9 @@ pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<
     }
     let Reader { mut request, turns, names, .. } = reader;
     request.turns = turns.finish();
+    if request.turns.is_empty() && request.system.is_empty() && previous_response_id.is_none() {
+        return Err(input_path.error("has no content; at least one item must say something"));
+    }
     read_choice(&mut body, &mut request, &names)?;
     read_parameters(&mut body, &mut request)?;
     settle(&mut request);

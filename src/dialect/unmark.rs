@@ -1,0 +1,126 @@
+//! Taking thinking of our own making out of a Messages request that otherwise goes through as it came.
+//!
+//! Providers that sign their thinking refuse it, and translating the whole request instead would cost its cache marks.
+
+use super::model::MARK;
+use super::splice::{Edit, span_of};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    messages: Vec<Message<'a>>,
+    thinking: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+    content: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Block<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    signature: Cow<'a, str>,
+}
+
+/// The edits that do it. `None`: it takes more than that, as a message would be left empty, or the model could not
+/// go on thinking in a turn whose thinking is gone.
+pub fn edits(body: &str) -> Option<Vec<Edit>> {
+    if !body.contains(MARK) {
+        return Some(Vec::new());
+    }
+    let request: Body<'_> = serde_json::from_str(body).ok()?;
+    let last = request.messages.iter().rposition(|message| message.role == "assistant");
+    let mut edits = Vec::new();
+    for (at, message) in request.messages.iter().enumerate() {
+        // Text cannot hold a block.
+        if message.content.get().contains(MARK) && message.content.get().starts_with('[') {
+            let must_think = request.thinking.is_some() && last == Some(at);
+            edits.extend(edits_of(body, message.content, must_think)?);
+        }
+    }
+    Some(edits)
+}
+
+fn edits_of(body: &str, content: &RawValue, must_think: bool) -> Option<Vec<Edit>> {
+    let blocks: Vec<&RawValue> = serde_json::from_str(content.get()).ok()?;
+    let mut edits = Vec::new();
+    let (mut kept, mut calls) = (false, false);
+    for (at, raw) in blocks.iter().enumerate() {
+        let block: Block<'_> = serde_json::from_str(raw.get()).ok()?;
+        calls |= block.r#type == "tool_use";
+        let ours = block.r#type == "thinking" && block.signature.starts_with(MARK);
+        kept |= !ours;
+        if !ours {
+            continue;
+        }
+        // With the comma before it, or, where nothing is kept before it, the one behind.
+        let this = span_of(body, raw.get())?;
+        let span = match kept {
+            true => span_of(body, blocks.get(at.checked_sub(1)?)?.get())?.end..this.end,
+            false => this.start..span_of(body, blocks.get(at + 1)?.get())?.start,
+        };
+        edits.push(Edit { span, text: String::new() });
+    }
+    let possible = kept && (edits.is_empty() || !(must_think && calls));
+    possible.then_some(edits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::splice::pieces;
+    use super::*;
+
+    const OURS: &str = r#"{"type":"thinking","thinking":"t","signature":"aifs-1"}"#;
+    const THEIRS: &str = r#"{"type":"thinking","thinking":"t","signature":"x"}"#;
+    const TEXT: &str = r#"{"type":"text","text":"aifs-","cache_control":{"type":"ephemeral"}}"#;
+    const CALL: &str = r#"{"type":"tool_use","id":"a","name":"f","input":{}}"#;
+
+    fn request(blocks: &[&str], more: &str) -> String {
+        let blocks = blocks.join(" , ");
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"aifs-"}}, {{"role":"assistant","content":[ {blocks} ]}}]{more}}}"#
+        )
+    }
+
+    #[test]
+    fn blocks_of_ours_go_and_everything_else_stays() {
+        for (blocks, expected) in [
+            (&[TEXT][..], &[TEXT][..]),
+            (&[OURS, TEXT], &[TEXT]),
+            (&[OURS, OURS, TEXT], &[TEXT]),
+            (&[TEXT, OURS], &[TEXT]),
+            (&[TEXT, OURS, OURS], &[TEXT]),
+            (&[OURS, THEIRS, OURS, TEXT, OURS], &[THEIRS, TEXT]),
+        ] {
+            let body = request(blocks, "");
+            let mut edits = edits(&body).unwrap();
+            let joined = pieces(body.as_bytes(), &mut edits).concat();
+            assert_eq!(String::from_utf8(joined).unwrap(), request(expected, ""), "{blocks:?}");
+        }
+    }
+
+    #[test]
+    fn some_requests_need_more_than_edits() {
+        let thinks = r#","thinking":{"type":"enabled","budget_tokens":1024}"#;
+        for (blocks, more, possible) in [
+            (&[OURS, CALL][..], "", true),
+            (&[OURS, CALL], thinks, false),
+            (&[OURS, TEXT], thinks, true),
+            (&[THEIRS, TEXT, CALL], thinks, true),
+            (&[OURS], "", false),
+            (&["1", OURS, TEXT], "", false),
+        ] {
+            assert_eq!(edits(&request(blocks, more)).is_some(), possible, "{blocks:?}{more}");
+        }
+        assert_eq!(edits(r#"{"messages":"aifs-"}"#), None);
+        assert_eq!(edits(r#"{"messages":7}"#), Some(Vec::new()), "not ours to judge");
+    }
+}
