@@ -24,7 +24,7 @@ const ECHOED: [(&str, Option<&str>); 18] = [
     ("reasoning", Some("{\"effort\":null,\"summary\":null}")),
     ("safety_identifier", None),
     ("service_tier", None),
-    ("store", Some("false")),
+    ("store", Some("true")),
     ("temperature", Some("1.0")),
     ("text", Some("{\"format\":{\"type\":\"text\"}}")),
     ("tool_choice", Some("\"auto\"")),

@@ -925,7 +925,7 @@ fn a_response_repeats_its_request() {
     assert_eq!(response["tools"][0]["type"], "function");
     assert_eq!(
         (&response["temperature"], &response["service_tier"], &response["store"]),
-        (&1.0.into(), &"flex".into(), &false.into())
+        (&1.0.into(), &"flex".into(), &true.into())
     );
     assert_eq!((&response["provider_name"], &response["model"]), (&"p".into(), &"backend-model".into()));
 }
