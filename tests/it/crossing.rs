@@ -463,3 +463,38 @@ fn what_goes_wrong_after_content_is_told_in_band_on_every_surface() {
         Ok(())
     });
 }
+
+#[test]
+fn every_known_stream_becomes_a_proper_one_on_every_surface() {
+    let mut rows = Vec::new();
+    for (dir, protocol) in [("chat", Protocol::OpenAi), ("messages", Protocol::Anthropic)] {
+        for name in golden_names(dir).into_iter().filter(|name| name.ends_with(".sse")) {
+            for surface in Surface::ALL {
+                // What goes through is as good as its provider.
+                if surface != Surface::ALL[protocol as usize] {
+                    rows.push((
+                        format!("{dir}/{name} as {surface:?}"),
+                        (format!("{dir}/{name}"), surface, protocol),
+                    ));
+                }
+            }
+        }
+    }
+    every(rows, |(name, surface, protocol)| {
+        let stream = golden(&name);
+        let upstream = Upstream::replies([sse(&stream)]);
+        let config = Config::new().backend(protocol.backend(&upstream, "")).top("max_wait: 0");
+        let response = config.start().post(surface.path(), &surface.hello("aifree", true));
+        if response.status() != 200 {
+            let (status, kind) = match surface {
+                Surface::Messages => (529, "overloaded_error"),
+                _ => (503, "server_error"),
+            };
+            return surface.check_error(&response, status, kind, "All configured providers failed");
+        }
+        let said = surface.said(&response, true)?;
+        let spoke = !(said.text.is_empty() && said.calls.is_empty() && said.thinking.is_empty());
+        expect(spoke || said.error.is_none(), || format!("began to say nothing: {said:?}"))?;
+        expect(said.error.is_some() || !said.stop.is_empty(), || format!("{said:?}"))
+    });
+}

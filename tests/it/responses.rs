@@ -112,6 +112,7 @@ fn a_response_can_be_asked_for_again_and_deleted() {
         let proxy = proxy_over(Protocol::OpenAi, &upstream);
         let response = ask(&proxy, &json!({"model": "aifree", "input": "A", "stream": stream}));
         let object = object(&response, stream);
+        assert_eq!(object["store"], true, "stream {stream}");
         let id = object["id"].as_str().unwrap();
         let path = format!("{PATH}/{id}");
         let again = proxy.get(&path);

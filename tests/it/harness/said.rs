@@ -88,7 +88,12 @@ impl Surface {
             Self::Messages => MessageReader::default().read(events),
             Self::Responses => ResponseReader::default().read(events),
         };
-        read.map_err(|why| format!("{why} in {:#?}", events.0))
+        let said = read.map_err(|why| format!("{why} in {:#?}", events.0))?;
+        // Only an answer that was cut may have half a call.
+        let whole = said.calls.iter().all(|(.., arguments)| arguments.is_object());
+        let normal = said.error.is_none() && said.stop == self.normal(!said.calls.is_empty());
+        expect(whole || !normal, || format!("arguments that are no object: {said:?}"))?;
+        Ok(said)
     }
 
     /// A complete answer with this text alone.
@@ -130,10 +135,9 @@ fn text_of(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn parsed(arguments: &str) -> Result<Value, String> {
-    let value = serde_json::from_str(arguments).unwrap_or(Value::Null);
-    expect(value.is_object(), || format!("arguments that are no object: {arguments:?}"))?;
-    Ok(value)
+/// What is cut is left as text.
+fn parsed(arguments: &str) -> Value {
+    serde_json::from_str(arguments).unwrap_or_else(|_| arguments.into())
 }
 
 fn chat_whole(json: &Value) -> Result<Said, String> {
@@ -149,7 +153,7 @@ fn chat_whole(json: &Value) -> Result<Said, String> {
     expect(json["object"] == "chat.completion" && message["role"] == "assistant", || json.to_string())?;
     for call in message["tool_calls"].as_array().into_iter().flatten() {
         let function = &call["function"];
-        let arguments = parsed(function["arguments"].as_str().unwrap_or_default())?;
+        let arguments = parsed(function["arguments"].as_str().unwrap_or_default());
         said.calls.push((text_of(&call["id"]), text_of(&function["name"]), arguments));
     }
     Ok(said)
@@ -193,6 +197,7 @@ fn response_whole(json: &Value) -> Result<Said, String> {
             Some("message") => {
                 for part in item["content"].as_array().ok_or("a message without content")? {
                     said.text.push_str(&text_of(&part["text"]));
+                    said.text.push_str(&text_of(&part["refusal"]));
                 }
             }
             Some("reasoning") => {
@@ -200,7 +205,7 @@ fn response_whole(json: &Value) -> Result<Said, String> {
                 parts.flatten().for_each(|part| said.thinking.push_str(&text_of(&part["text"])));
             }
             Some("function_call") => {
-                let arguments = parsed(item["arguments"].as_str().unwrap_or_default())?;
+                let arguments = parsed(item["arguments"].as_str().unwrap_or_default());
                 said.calls.push((text_of(&item["call_id"]), text_of(&item["name"]), arguments));
             }
             _ => return Err(format!("an item nobody said: {item}")),
@@ -256,7 +261,7 @@ fn chat_stream(events: &Events) -> Result<Said, String> {
     if said.error.is_none() {
         expect(done && !said.stop.is_empty(), || "a silent end".into())?;
         for (id, name, arguments) in calls {
-            said.calls.push((id, name, parsed(&arguments)?));
+            said.calls.push((id, name, parsed(&arguments)));
         }
     }
     Ok(said)
@@ -345,6 +350,8 @@ impl MessageReader {
         let empty = match block["type"].as_str() {
             Some("text") => block["text"] == "",
             Some("thinking") => block["thinking"] == "" && block["signature"] == "",
+            // It comes whole.
+            Some("redacted_thinking") => block["data"].is_string(),
             Some("tool_use") => {
                 self.said.calls.push((text_of(&block["id"]), text_of(&block["name"]), Value::Null));
                 block["input"] == serde_json::json!({})
@@ -365,7 +372,8 @@ impl MessageReader {
         match (kind.as_str(), delta["type"].as_str().unwrap_or_default()) {
             ("text", "text_delta") => self.said.text.push_str(&text_of(&delta["text"])),
             ("thinking", "thinking_delta") => self.said.thinking.push_str(&text_of(&delta["thinking"])),
-            ("thinking", "signature_delta") => {}
+            // Once and at the end.
+            ("thinking", "signature_delta") => "signed".clone_into(kind),
             ("tool_use", "input_json_delta") => arguments.push_str(&text_of(&delta["partial_json"])),
             other => return Err(format!("{other:?}")),
         }
@@ -375,9 +383,10 @@ impl MessageReader {
     fn block_ends(&mut self, json: &Value) -> Result<(), String> {
         let (index, kind, arguments) = self.open.take().ok_or("no block is open")?;
         expect(json["index"].as_u64() == Some(index), || "the end of another block".into())?;
+        expect(kind != "thinking", || "thinking without a signature".into())?;
         if kind == "tool_use" {
             // Claude Code runs a tool with nothing if no delta came.
-            self.said.calls.last_mut().ok_or("no call")?.2 = parsed(&arguments)?;
+            self.said.calls.last_mut().ok_or("no call")?.2 = parsed(&arguments);
         }
         Ok(())
     }
@@ -480,6 +489,7 @@ impl ResponseReader {
                 expect(!std::mem::replace(&mut item.part_open, true), || "a part is open".into())
             }
             "response.output_text.delta"
+            | "response.refusal.delta"
             | "response.reasoning_text.delta"
             | "response.reasoning_summary_text.delta" => {
                 item.deltas.push_str(&text_of(&json["delta"]));
@@ -492,9 +502,12 @@ impl ResponseReader {
             "response.output_text.done"
             | "response.reasoning_text.done"
             | "response.reasoning_summary_text.done" => all_of("text", item),
+            "response.refusal.done" => all_of("refusal", item),
             "response.function_call_arguments.done" => all_of("arguments", item),
             "response.content_part.done" | "response.reasoning_summary_part.done" => {
-                expect(json["part"]["text"] == *item.deltas, || "the part lacks text".into())?;
+                let part = &json["part"];
+                let text = if part["type"] == "refusal" { &part["refusal"] } else { &part["text"] };
+                expect(*text == *item.deltas, || "the part lacks text".into())?;
                 expect(std::mem::replace(&mut item.part_open, false), || "no part is open".into())
             }
             "response.output_item.done" => {
