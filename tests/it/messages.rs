@@ -130,7 +130,8 @@ fn errors_are_told_in_the_envelope_of_the_api_that_was_called() {
     let send = |path: &str, fields: &str, body: &str| request("POST", path, fields, body);
     let image = r#"{"max_tokens":1,"messages":[{"role":"user","content":[{"type":"image","source":7}]}]}"#;
     let invalid = "invalid_request_error";
-    let rows: Vec<(&str, (Vec<u8>, u16, &str, &str))> = vec![
+    type Row<'a> = (Vec<u8>, u16, &'a str, &'a str);
+    let rows: Vec<(&str, Row<'_>)> = vec![
         ("no key", (send(PATH, json, &hello), 401, "authentication_error", "API key")),
         ("no key to count", (send(COUNT, json, &hello), 401, "authentication_error", "API key")),
         ("GET", (request("GET", PATH, auth, ""), 405, invalid, "GET")),

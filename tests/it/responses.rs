@@ -203,7 +203,8 @@ fn errors_are_told_in_openais_envelope() {
     let send = |fields: &str, body: &str| request("POST", PATH, fields, body);
     let invalid = "invalid_request_error";
     let item = r#"{"input":[{"role":"user","content":[{"type":"input_image","image_url":7}]}]}"#;
-    let rows: Vec<(&str, (Vec<u8>, u16, &str, &str))> = vec![
+    type Row<'a> = (Vec<u8>, u16, &'a str, &'a str);
+    let rows: Vec<(&str, Row<'_>)> = vec![
         ("no key", (send("Content-Type: application/json\r\n", "{}"), 401, "auth_error", "API key")),
         ("no key to read", (request("GET", "/v1/responses/resp_1", "", ""), 401, "auth_error", "API key")),
         ("PATCH", (request("PATCH", "/v1/responses/resp_1", typed, ""), 405, invalid, "PATCH")),
