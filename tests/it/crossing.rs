@@ -464,37 +464,137 @@ fn what_goes_wrong_after_content_is_told_in_band_on_every_surface() {
     });
 }
 
+/// The samples of the API of this client.
+fn samples(surface: Surface, prefix: &str) -> Vec<String> {
+    let dir = match surface {
+        Surface::Chat => "chat",
+        Surface::Messages => "messages",
+        Surface::Responses => "responses",
+    };
+    let names = golden_names(dir).into_iter().filter(|name| name.starts_with(prefix));
+    names.map(|name| format!("{dir}/{name}")).collect()
+}
+
+/// An answer that is proper for its API, or an error that is.
+fn check_proper(surface: Surface, response: &Response, stream: bool) -> Result<(), String> {
+    if response.status() != 200 {
+        let (status, kind) = match surface {
+            Surface::Messages => (529, "overloaded_error"),
+            _ => (503, "server_error"),
+        };
+        return surface.check_error(response, status, kind, "All configured providers failed");
+    }
+    let said = surface.said(response, stream)?;
+    let spoke = !(said.text.is_empty() && said.calls.is_empty() && said.thinking.is_empty());
+    expect(spoke || said.error.is_none(), || format!("began to say nothing: {said:?}"))?;
+    expect(said.error.is_some() || !said.stop.is_empty(), || format!("{said:?}"))
+}
+
 #[test]
-fn every_known_stream_becomes_a_proper_one_on_every_surface() {
+fn every_known_answer_becomes_a_proper_one_on_every_surface() {
     let mut rows = Vec::new();
-    for (dir, protocol) in [("chat", Protocol::OpenAi), ("messages", Protocol::Anthropic)] {
-        for name in golden_names(dir).into_iter().filter(|name| name.ends_with(".sse")) {
-            for surface in Surface::ALL {
-                // What goes through is as good as its provider.
-                if surface != Surface::ALL[protocol as usize] {
-                    rows.push((
-                        format!("{dir}/{name} as {surface:?}"),
-                        (format!("{dir}/{name}"), surface, protocol),
-                    ));
+    for (native, protocol) in [(Surface::Chat, Protocol::OpenAi), (Surface::Messages, Protocol::Anthropic)] {
+        // What goes through is as good as its provider.
+        for surface in Surface::ALL.into_iter().filter(|surface| *surface != native) {
+            for name in samples(native, "stream_") {
+                rows.push((format!("{name} as {surface:?}"), (name, surface, protocol, true)));
+            }
+            let wholes =
+                samples(native, "response_").into_iter().filter(|name| !name.contains("count_tokens"));
+            for name in wholes {
+                for stream in [false, true] {
+                    let row = (name.clone(), surface, protocol, stream);
+                    rows.push((format!("{name} as {surface:?}, stream {stream}"), row));
                 }
             }
         }
     }
-    every(rows, |(name, surface, protocol)| {
-        let stream = golden(&name);
-        let upstream = Upstream::replies([sse(&stream)]);
+    every(rows, |(name, surface, protocol, stream)| {
+        let sample = golden(&name);
+        let upstream = match name.ends_with(".sse") {
+            true => Upstream::replies([sse(&sample)]),
+            false => Upstream::replies([status(200).json(&sample)]),
+        };
         let config = Config::new().backend(protocol.backend(&upstream, "")).top("max_wait: 0");
-        let response = config.start().post(surface.path(), &surface.hello("aifree", true));
-        if response.status() != 200 {
-            let (status, kind) = match surface {
-                Surface::Messages => (529, "overloaded_error"),
-                _ => (503, "server_error"),
-            };
-            return surface.check_error(&response, status, kind, "All configured providers failed");
+        let response = config.start().post(surface.path(), &surface.hello("aifree", stream));
+        check_proper(surface, &response, stream)
+    });
+}
+
+#[test]
+fn every_known_request_is_understood_by_every_provider() {
+    let mut rows = Vec::new();
+    for surface in Surface::ALL {
+        for name in samples(surface, "request_") {
+            for protocol in Protocol::ALL {
+                rows.push((format!("{name} over {protocol:?}"), (name.clone(), surface, protocol)));
+            }
         }
-        let said = surface.said(&response, true)?;
-        let spoke = !(said.text.is_empty() && said.calls.is_empty() && said.thinking.is_empty());
-        expect(spoke || said.error.is_none(), || format!("began to say nothing: {said:?}"))?;
-        expect(said.error.is_some() || !said.stop.is_empty(), || format!("{said:?}"))
+    }
+    every(rows, |(name, surface, protocol)| {
+        let body: Value = serde_json::from_str(&golden(&name)).map_err(|e| e.to_string())?;
+        let upstream = protocol.saying(Answer::text("Hello"));
+        let stream = body["stream"] == true;
+        let response = ask(&proxy_over(protocol, &upstream), surface, &body);
+        if !body["previous_response_id"].is_null() {
+            let code = response.try_error()?.2;
+            return expect(code == "previous_response_not_found", || response.text());
+        }
+        surface.check_said(&response, stream, "Hello")?;
+        let sent = upstream.only_request();
+        expect(sent.json()["messages"].as_array().is_some_and(|m| !m.is_empty()), || sent.text())?;
+        expect(sent.streams() == stream, || sent.text())
+    });
+}
+
+#[test]
+fn a_conversation_goes_on_when_its_backend_changes() {
+    let mut rows = Vec::new();
+    for surface in Surface::ALL {
+        for [from, to] in [[Protocol::OpenAi, Protocol::Anthropic], [Protocol::Anthropic, Protocol::OpenAi]] {
+            for stream in [false, true] {
+                let name = format!("{surface:?} from {from:?} to {to:?}, stream {stream}");
+                rows.push((name, (surface, from, to, stream)));
+            }
+        }
+    }
+    every(rows, |(surface, from, to, stream)| {
+        let asks = Answer { thinking: "Let me look outside.", text: "One moment.".into(), call: Some(CALL) };
+        let first = Upstream::answering(move |r| match r.number {
+            0 => from.reply(r, &asks),
+            _ => from.error(500, "api_error", "gone for good"),
+        });
+        let second = to.saying(Answer::text("Cold: 3 °C."));
+        let config = Config::new().backend(from.backend(&first, "")).backend(to.backend(&second, ""));
+        let proxy = config.start();
+        let response = ask(&proxy, surface, &question(surface, stream));
+        let said = surface.said(&response, stream)?;
+        let mut body = answered(surface, stream, &said);
+        if surface == Surface::Messages {
+            // As clients do: the turn goes back as it came, thinking and signature included.
+            let thinking = match stream {
+                false => response.json()["content"][0].clone(),
+                true => {
+                    let signature = response
+                        .events()
+                        .0
+                        .iter()
+                        .map(Event::json)
+                        .find_map(|event| event["delta"]["signature"].as_str().map(str::to_owned));
+                    json!({"type": "thinking", "thinking": said.thinking, "signature": signature})
+                }
+            };
+            expect(thinking["type"] == "thinking" && thinking["signature"].is_string(), || {
+                thinking.to_string()
+            })?;
+            body["messages"][1]["content"].as_array_mut().unwrap().insert(0, thinking);
+        }
+        let response = ask(&proxy, surface, &body);
+        surface.check_said(&response, stream, "Cold: 3 °C.")?;
+        let sent = second.only_request();
+        check_result(to, &sent)?;
+        // Nobody is sent thinking that another one has signed, or that nobody has.
+        let foreign = from == Protocol::OpenAi && sent.text().contains("signature");
+        expect(!foreign, || format!("foreign thinking: {}", sent.text()))
     });
 }

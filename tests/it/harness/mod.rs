@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub use certs::{Authority, Certificate};
-pub use client::{Connection, Events, Stream, get, post};
+pub use client::{Connection, Event, Events, Stream, get, post};
 pub use http::{Asked, Framing, Response};
 pub use proxy::{Backend, Config, Proxy, TempDir, run};
 pub use reply::{Reply, Step, chat_stream, chat_whole, event, raw, sse, sse_body, status, whole_body};

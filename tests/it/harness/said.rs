@@ -3,8 +3,7 @@
 
 use serde_json::Value;
 
-use super::client::Event;
-use super::{Events, Response, expect, post};
+use super::{Event, Events, Response, expect, post};
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

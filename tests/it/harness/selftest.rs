@@ -259,7 +259,7 @@ fn the_config_of_the_tests_is_what_it_should_be() {
 fn check_strict(surface: Surface, stream: &str) {
     let good = Events::parse(stream.as_bytes()).unwrap();
     let said = surface.said_in(&good).unwrap();
-    let noticed = |what: String, events: Vec<super::client::Event>| {
+    let noticed = |what: String, events: Vec<Event>| {
         let read = surface.said_in(&Events(events));
         assert!(read.as_ref() != Ok(&said), "{surface:?}: {what} is not noticed");
     };
