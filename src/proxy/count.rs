@@ -23,8 +23,9 @@ pub async fn count_tokens(
 ) -> Reply {
     let body = body.as_ref();
     let told = |error: ApiError| Reply::error(&error, dialect);
-    let ask = match Ask::parse(dialect, body) {
-        Ok(ask) => ask,
+    let asked = Ask::parse(dialect, body).and_then(|ask| Ok((super::history(state, &ask)?, ask)));
+    let (history, ask) = match asked {
+        Ok(asked) => asked,
         Err(error) => return told(error),
     };
     if dialect == Dialect::Messages
@@ -36,7 +37,7 @@ pub async fn count_tokens(
     {
         return Reply::json(200, counted);
     }
-    match Reading::new(dialect, body, &[]) {
+    match Reading::new(dialect, body, &history) {
         Ok(reading) => {
             let tokens = estimate::input_tokens(&reading.request);
             Reply::json(

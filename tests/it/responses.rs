@@ -250,4 +250,14 @@ fn input_tokens_are_counted() {
     assert_eq!(counted["object"], "response.input_tokens");
     assert!(counted["input_tokens"].as_u64().is_some_and(|n| (5..40).contains(&n)), "{counted}");
     assert_eq!(upstream.hits(), 0);
+    // The conversation so far is part of what is sent.
+    let long = "seven little words make up one sentence ".repeat(20);
+    let first = ask(&proxy, &json!({"model": "aifree", "input": long})).json();
+    let count = |id: &Value| {
+        let body = json!({"model": "aifree", "input": "go on", "previous_response_id": id});
+        proxy.post("/v1/responses/input_tokens", &body.to_string())
+    };
+    let counted = count(&first["id"]).json();
+    assert!(counted["input_tokens"].as_u64().is_some_and(|n| n > 100), "{counted}");
+    check_unknown(&count(&"resp_nobody_gave".into())).unwrap();
 }
