@@ -258,6 +258,27 @@ fn an_answer_is_understood_in_the_dress_that_was_not_asked_for() {
 }
 
 #[test]
+fn an_answer_is_understood_whatever_its_label() {
+    let mut rows = Vec::new();
+    for (name, row) in pairs() {
+        for whole in [true, false] {
+            for kind in ["application/json; charset=utf-8", "text/plain", "text/event-stream", ""] {
+                rows.push((format!("{name}, whole {whole} as {kind:?}"), (row, whole, kind)));
+            }
+        }
+    }
+    // Only a whole answer is awaited to its end whatever it is called; events called JSON or nothing are its own matter.
+    rows.retain(|(_, ((.., stream), whole, kind))| *stream || *whole || *kind == "text/event-stream");
+    every(rows, |((surface, protocol, stream), whole, kind)| {
+        let answer = Answer::text("Hello");
+        let body = if whole { protocol.whole(&answer) } else { protocol.stream(&answer) };
+        let upstream = Upstream::replies([status(200).body(kind, body)]);
+        let response = proxy_over(protocol, &upstream).post(surface.path(), &surface.hello("aifree", stream));
+        surface.check_said(&response, stream, "Hello")
+    });
+}
+
+#[test]
 fn a_stream_is_understood_byte_by_byte() {
     let rows = pairs().into_iter().filter(|(_, (.., stream))| *stream);
     every(rows, |(surface, protocol, _)| {
