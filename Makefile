@@ -11,9 +11,13 @@ RELEASE := $(TARGET_DIR)/release/$(NAME)
 
 # `make run ARGS="--port 9000"`
 ARGS ?=
-# The package of the SDK test; `make sdk-test OPENAI_SDK=openai==2.8.0` tries another version.
+# The packages of the SDK tests; `make sdk-test OPENAI_SDK=openai==2.8.0` tries another version.
 OPENAI_SDK ?= openai
+ANTHROPIC_SDK ?= anthropic
 SDK_VENV := $(TARGET_DIR)/sdk-venv
+SDK_NODE := $(TARGET_DIR)/sdk-node
+# Nothing that needs a network or a peer may hang.
+LIMIT := $(if $(shell command -v timeout),timeout 300)
 # Seconds for each fuzz target, and which ones.
 FUZZ_SECONDS ?= 20
 FUZZ_TOOLCHAIN ?= nightly
@@ -55,13 +59,25 @@ check: ## format, lints, documentation, licences and advisories
 		echo "cargo-deny is not installed: licences and advisories not checked (cargo install --locked cargo-deny)"; \
 	fi
 
-sdk-test: $(SDK_VENV)/ready ## the official openai Python SDK against the program (needs Python and PyPI)
+sdk-test: $(SDK_VENV)/ready ## the official SDKs against the program (needs Python and PyPI; node and npm if there)
 	$(CARGO) build --locked
-	$(SDK_VENV)/bin/python tests/sdk/test_openai.py $(TARGET_DIR)/debug/$(NAME)
+	$(LIMIT) $(SDK_VENV)/bin/python tests/sdk/test_openai.py $(TARGET_DIR)/debug/$(NAME)
+	$(LIMIT) $(SDK_VENV)/bin/python tests/sdk/test_anthropic.py $(TARGET_DIR)/debug/$(NAME)
+	@if ! command -v npm >/dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; then \
+		echo "SKIPPED: the SDKs for JavaScript need node 20 or later and npm"; \
+	else \
+		set -ex; \
+		mkdir -p $(SDK_NODE); \
+		cp tests/sdk/node/package.json tests/sdk/node/test.mjs $(SDK_NODE); \
+		$(LIMIT) npm install --prefix $(SDK_NODE) --no-audit --no-fund --no-update-notifier --loglevel=error \
+			--prefer-offline --fetch-retries=2 --fetch-timeout=60000; \
+		$(LIMIT) node $(SDK_NODE)/test.mjs $(TARGET_DIR)/debug/$(NAME); \
+	fi
 
-$(SDK_VENV)/ready:
+# Anew when this file names other packages.
+$(SDK_VENV)/ready: $(firstword $(MAKEFILE_LIST))
 	$(PYTHON) -m venv $(SDK_VENV)
-	$(SDK_VENV)/bin/pip install --quiet --disable-pip-version-check $(OPENAI_SDK)
+	$(LIMIT) $(SDK_VENV)/bin/pip install --quiet --disable-pip-version-check --timeout 30 $(OPENAI_SDK) $(ANTHROPIC_SDK)
 	touch $@
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)

@@ -80,6 +80,11 @@ impl MessagesStream {
         Ok(owed.then_some(("message_stop", r#"{"type":"message_stop"}"#)))
     }
 
+    /// The name of the backend as JSON, if the client is to see it.
+    pub fn provider_json(&self) -> Option<&str> {
+        self.provider_json.as_deref()
+    }
+
     /// Whether something has been said.
     pub fn has_content(&self) -> bool {
         self.reader.has_content()

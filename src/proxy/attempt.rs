@@ -110,7 +110,9 @@ async fn over_http(
     response.finish();
     match job.ask.stream() {
         true => text_as_stream(text, &head, upstream, job, deadline).await,
-        false if kind.starts_with("text/event-stream") => stream_as_whole(&text, upstream, job),
+        false if kind.starts_with("text/event-stream") && !is_one_json(&text) => {
+            stream_as_whole(&text, upstream, job)
+        }
         false => whole_answer(text, Some(&head), upstream, job),
     }
 }
@@ -360,6 +362,11 @@ async fn refused(mut response: Response, upstream: &Upstream, secrets: &[Secret]
     response.finish();
     let error_body = verdict.class.is_clients().then_some(body);
     Failed { verdict, empty: None, error_body }
+}
+
+/// Whatever it is called, it is no stream.
+fn is_one_json(text: &str) -> bool {
+    text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// Not `application/jsonl`, which is a stream.

@@ -23,8 +23,9 @@ pub async fn count_tokens(
 ) -> Reply {
     let body = body.as_ref();
     let told = |error: ApiError| Reply::error(&error, dialect);
-    let ask = match Ask::parse(dialect, body) {
-        Ok(ask) => ask,
+    let asked = Ask::parse(dialect, body).and_then(|ask| Ok((super::history(state, &ask)?, ask)));
+    let (history, ask) = match asked {
+        Ok(asked) => asked,
         Err(error) => return told(error),
     };
     if dialect == Dialect::Messages
@@ -36,10 +37,6 @@ pub async fn count_tokens(
     {
         return Reply::json(200, counted);
     }
-    let history = match super::history(state, &ask) {
-        Ok(history) => history,
-        Err(error) => return told(error),
-    };
     match Reading::new(dialect, body, &history) {
         Ok(reading) => {
             let tokens = estimate::input_tokens(&reading.request);

@@ -176,7 +176,7 @@ impl Job<'_> {
             Protocol::Anthropic => messages_out::write(&reading.request, &target),
         };
         if !dropped.is_empty() {
-            log::debug!("{}: not said to this backend: {}", upstream.name, dropped.join(", "));
+            log::debug!("{}: not said to this backend: {}", upstream.name, dropped.join(", ").escape_debug());
         }
         Some(body)
     }

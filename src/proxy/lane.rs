@@ -1,12 +1,12 @@
 //! The way of one stream from a provider's protocol to the client's: events in, frames out.
 
 use super::signatures::Signatures;
-use crate::dialect::answer::{ReadError, Reader, Truncated, Writer};
+use crate::dialect::answer::{MessagesReader, MessagesWriter, Names, ReadError, Reader, Truncated, Writer};
 use crate::dialect::chat::{Usage, Whole, judge_whole};
 use crate::dialect::chat_stream::{ChatStream, Step, whole_as_chunks};
 use crate::dialect::error::ApiError;
 use crate::dialect::messages_stream::MessagesStream;
-use crate::dialect::model::{self, Event};
+use crate::dialect::model::{self, ClientTools, Event};
 use crate::http::sse::push_event;
 use crate::limits::STORED_RESPONSE_BYTES_MAX;
 use serde::Deserialize;
@@ -92,12 +92,20 @@ impl Lane {
                 }
                 Some(taken)
             }
-            // A whole message for a stream of them: written anew, as no part of it is an event.
-            Self::Messages(_) => None,
+            // Written anew, as no part of it is an event.
+            Self::Messages(messages) => {
+                let model_json = model_of_message(text)?;
+                let provider_json = messages.provider_json().map(str::to_owned);
+                let names = Names { provider_json, model_json, seed: fastrand::u64(..), ..Names::default() };
+                let reader = Reader::Messages(Box::new(MessagesReader::new(names.seed)));
+                let writer = MessagesWriter::new(&names, ClientTools::default());
+                *self = Self::translated(reader, Writer::Messages(Box::new(writer)), Arc::default(), false);
+                self.whole(text, out)
+            }
             Self::Translated(lane) => {
                 let fits = match &lane.reader {
                     Reader::Chat(_) => is_chat(),
-                    Reader::Messages(_) => text.contains("\"message\"") && !text.contains("\"error\""),
+                    Reader::Messages(_) => model_of_message(text).is_some(),
                 };
                 if !fits {
                     return None;
@@ -216,6 +224,22 @@ impl Translated {
         };
         read(reader, &mut signatures.watch(&mut write))
     }
+}
+
+/// The `model` of a whole message, as JSON. `None` if the text is none: an error, or an event.
+fn model_of_message(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        content: &'a RawValue,
+        #[serde(borrow, default)]
+        model: Option<&'a RawValue>,
+    }
+    // serde reads a struct from an array, too.
+    let text = Some(text.trim_start()).filter(|text| text.starts_with('{'))?;
+    let message = serde_json::from_str::<Message<'_>>(text).ok()?;
+    let model = message.model.map_or("\"\"", RawValue::get);
+    message.content.get().starts_with('[').then(|| model.to_owned())
 }
 
 /// The response object in the last event of a stream.

@@ -7,12 +7,11 @@ const COMMENT: &str = ": keep-alive";
 const LONG: u64 = 16_500;
 
 /// Beyond the deadline of other waits, as two rows wait twice.
-fn ask(backends: Vec<Reply>) -> Result<Events, String> {
+fn ask(surface: Surface, backends: Vec<Reply>) -> Result<Events, String> {
     let upstreams: Vec<Upstream> = backends.into_iter().map(|reply| Upstream::replies([reply])).collect();
     let config = upstreams.iter().fold(Config::new(), |config, upstream| config.backend(upstream));
     let proxy = config.start();
-    let response = proxy.chat(STREAM_HELLO);
-    response.try_events()
+    proxy.post(surface.path(), &surface.hello("aifree", true)).try_events()
 }
 
 fn slow(reply: &Reply) -> Reply {
@@ -43,7 +42,7 @@ fn a_waiting_client_hears_a_comment_and_what_comes_of_it() {
         talkative = talkative.wait(&Gate::after(1500)).write("8\r\n: ping\n\n\r\n");
     }
     let talkative = talkative.event(&event(r#"{"content":"lo"}"#, r#""stop""#)).event("[DONE]").end_chunks();
-    let rows: Vec<(&str, (Vec<Reply>, Check))> = vec![
+    let chat: Vec<(&str, (Vec<Reply>, Check))> = vec![
         ("a slow answer", (vec![slow(&good)], answer)),
         ("a slow failure, then an answer", (vec![slow(&bad), good.clone()], answer)),
         ("a slow whole answer", (vec![slow(&chat_whole("Hello"))], answer)),
@@ -56,5 +55,29 @@ fn a_waiting_client_hears_a_comment_and_what_comes_of_it() {
             }),
         ),
     ];
-    every_at_once(rows, |(backends, check)| check(&ask(backends)?));
+    type Row<'a> = Box<dyn Fn() -> Result<(), String> + Send + 'a>;
+    let mut rows: Vec<(String, Row<'_>)> = Vec::new();
+    for (name, (backends, check)) in chat {
+        rows.push((name.into(), Box::new(move || check(&ask(Surface::Chat, backends.clone())?))));
+    }
+    for surface in [Surface::Messages, Surface::Responses] {
+        let backends = vec![slow(&bad), good.clone()];
+        let answered = move || {
+            let events = ask(surface, backends.clone())?;
+            check_comment(&events, 0)?;
+            surface.check_complete(&surface.said_in(&events)?, "Hello")
+        };
+        rows.push((format!("{surface:?}: a slow failure, then an answer"), Box::new(answered)));
+        let backends = vec![slow(&bad)];
+        let failed = move || {
+            let events = ask(surface, backends.clone())?;
+            check_comment(&events, 0)?;
+            let said = surface.said_in(&events)?;
+            surface.check_broken(&said)?;
+            let message = said.error.unwrap_or_default()["message"].to_string();
+            expect(message.contains("All configured providers failed"), || message)
+        };
+        rows.push((format!("{surface:?}: a slow failure and no other"), Box::new(failed)));
+    }
+    every_at_once(rows, |row| row());
 }

@@ -173,6 +173,11 @@ impl Event {
         if lines.is_empty() { None } else { Some(lines.join("\n")) }
     }
 
+    /// The name, if it has one.
+    pub fn name(&self) -> Option<String> {
+        self.0.lines().find_map(|l| l.strip_prefix("event:")).map(|name| name.trim().to_owned())
+    }
+
     /// The data as JSON; null for comments, `[DONE]` and anything else.
     pub fn json(&self) -> Value {
         self.data().and_then(|d| serde_json::from_str(&d).ok()).unwrap_or(Value::Null)

@@ -5,7 +5,9 @@ mod client;
 mod http;
 mod proxy;
 mod reply;
+mod said;
 mod selftest;
+mod speaks;
 mod table;
 mod upstream;
 
@@ -13,10 +15,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub use certs::{Authority, Certificate};
-pub use client::{Connection, Events, Stream, get, post};
+pub use client::{Connection, Event, Events, Stream, get, post};
 pub use http::{Asked, Framing, Response};
 pub use proxy::{Backend, Config, Proxy, TempDir, run};
 pub use reply::{Reply, Step, chat_stream, chat_whole, event, raw, sse, sse_body, status, whole_body};
+pub use said::{Said, Surface};
+pub use speaks::{Answer, Protocol, USAGE};
 pub use table::{RESCUE, Table};
 pub use upstream::{RefusedPort, Request, Upstream, good_answer};
 

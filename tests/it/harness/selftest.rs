@@ -253,3 +253,43 @@ fn the_config_of_the_tests_is_what_it_should_be() {
          extra: {timeout: 1}\n"
     );
 }
+
+/// Drops every event of a good stream, and doubles it.
+#[track_caller]
+fn check_strict(surface: Surface, stream: &str) {
+    let good = Events::parse(stream.as_bytes()).unwrap();
+    let said = surface.said_in(&good).unwrap();
+    let noticed = |what: String, events: Vec<Event>| {
+        let read = surface.said_in(&Events(events));
+        assert!(read.as_ref() != Ok(&said), "{surface:?}: {what} is not noticed");
+    };
+    for at in 0..good.0.len() {
+        let name = good.0[at].name().unwrap_or_default();
+        if name == "ping" {
+            continue;
+        }
+        let mut events = good.0.clone();
+        events.remove(at);
+        noticed(format!("{name} left out at {at}"), events);
+        // More of these are allowed.
+        if name != "message_delta" {
+            let mut events = good.0.clone();
+            events.insert(at, good.0[at].clone());
+            noticed(format!("{name} twice at {at}"), events);
+        }
+    }
+}
+
+#[test]
+fn the_readers_of_streams_miss_what_is_missing() {
+    let call = Some(("toolu_1", "look", r#"{"at":"sky"}"#));
+    let answer = Answer { thinking: "Hm.", text: "Hello".into(), call };
+    check_strict(Surface::Messages, &Protocol::Anthropic.stream(&answer));
+    for name in ["stream_text", "stream_thinking_tool"] {
+        check_strict(Surface::Messages, &golden(&format!("messages/{name}.sse")));
+    }
+    for name in ["stream_text", "stream_function_calls", "stream_reasoning_summary", "stream_reasoning_text"]
+    {
+        check_strict(Surface::Responses, &golden(&format!("responses/{name}.sse")));
+    }
+}
