@@ -5,6 +5,7 @@ pub mod ask;
 pub mod chat;
 pub mod chat_stream;
 pub mod error;
+pub mod escape;
 pub mod messages_stream;
 pub mod model;
 pub mod request;

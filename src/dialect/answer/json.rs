@@ -110,33 +110,7 @@ pub fn for_each<'a, T: Deserialize<'a>>(
     }
 }
 
-/// Writes `text` as a JSON string, quotes included.
-pub fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    push_inside(out, text);
-    out.push('"');
-}
-
-fn push_inside(out: &mut String, text: &str) {
-    let mut rest = text;
-    while let Some(at) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
-        // `at` is the place of an ASCII byte, so both splits are on character boundaries.
-        let (plain, tail) = rest.split_at(at);
-        out.push_str(plain);
-        let mut chars = tail.chars();
-        match chars.next() {
-            Some('"') => out.push_str("\\\""),
-            Some('\\') => out.push_str("\\\\"),
-            Some('\n') => out.push_str("\\n"),
-            Some('\r') => out.push_str("\\r"),
-            Some('\t') => out.push_str("\\t"),
-            Some(other) => out.push_str(&format!("\\u{:04x}", u32::from(other))),
-            None => {}
-        }
-        rest = chars.as_str();
-    }
-    out.push_str(rest);
-}
+pub use super::super::escape::push_string;
 
 /// Writes `"key":"text"`. The key needs no escapes.
 pub fn push_member(out: &mut String, key: &str, text: &str) {

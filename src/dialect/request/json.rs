@@ -8,35 +8,7 @@ use std::borrow::Cow;
 /// The empty parameter list: a tool that takes nothing.
 pub(super) const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
-/// Appends `text` as a JSON string.
-pub(super) fn push_string(out: &mut String, text: &str) {
-    out.reserve(text.len() + 2);
-    out.push('"');
-    push_inside(out, text);
-    out.push('"');
-}
-
-/// The same without the quotes, for a string put together from several texts.
-pub(super) fn push_inside(out: &mut String, text: &str) {
-    let mut rest = text;
-    // All bytes looked for are ASCII, so every cut is a character boundary.
-    while let Some(at) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
-        let (plain, after) = rest.split_at(at);
-        out.push_str(plain);
-        let mut chars = after.chars();
-        match chars.next() {
-            Some('"') => out.push_str("\\\""),
-            Some('\\') => out.push_str("\\\\"),
-            Some('\n') => out.push_str("\\n"),
-            Some('\r') => out.push_str("\\r"),
-            Some('\t') => out.push_str("\\t"),
-            Some(control) => out.push_str(&format!("\\u{:04x}", u32::from(control))),
-            None => {}
-        }
-        rest = chars.as_str();
-    }
-    out.push_str(rest);
-}
+pub(super) use super::super::escape::{push_inside, push_string};
 
 /// An object under construction: members in the order they are added.
 pub(super) struct Members<'o> {
