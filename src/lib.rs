@@ -7,12 +7,14 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod date;
 pub mod dialect;
 pub mod http;
 pub mod limits;
 pub mod net;
 pub mod provider;
 pub mod proxy;
+pub mod respond;
 pub mod route;
 pub mod secret;
 pub mod server;

@@ -3,12 +3,12 @@
 
 use ai_free_swap::cli::{self, Args, Command, HELP};
 use ai_free_swap::config::{self, Config};
+use ai_free_swap::date::Civil;
 use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
 use ai_free_swap::proxy::state::State;
 use ai_free_swap::proxy::upstream::{Trust, Via};
-use ai_free_swap::server::date::Civil;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
 use ai_free_swap::{check, net};

@@ -118,7 +118,10 @@ fn none_in(words: &[&str], parts: &[&str]) {
 
 #[test]
 fn only_the_shell_waits() {
-    only_in(&["async", ".await"], &["src/net/", "src/server/", "src/proxy/", "src/main.rs", "src/check.rs"]);
+    only_in(
+        &["async", ".await"],
+        &["src/net/", "src/respond.rs", "src/server/", "src/proxy/", "src/main.rs", "src/check.rs"],
+    );
 }
 
 #[test]
@@ -141,14 +144,16 @@ fn the_cores_have_neither_clock_nor_dice_nor_sockets() {
     none_in(&["std::net::Tcp", "std::fs", "File::", "std::env::var", "async_io", "async_net", "smol"], &pure);
 }
 
-/// `main → server → proxy → {dialect, route, provider, net, http}`; every part may know `limits`, `secret` and `url`. The
-/// way back from proxy to server is the hand that answers: its `Responder`.
+/// `main → server → proxy → {dialect, route, provider, net, http}`; every part may know `limits`, `secret` and `url`.
+/// Server and proxy both write through `respond`.
 #[test]
 fn parts_know_only_what_is_below_them() {
-    let table: [(&str, &[&str]); 14] = [
+    let table: [(&str, &[&str]); 16] = [
         ("limits", &[]),
         ("secret", &[]),
         ("stderr", &[]),
+        ("date", &[]),
+        ("respond", &["date", "dialect", "http", "net"]),
         ("url", &[]),
         ("cli", &[]),
         ("http", &[]),
@@ -157,8 +162,8 @@ fn parts_know_only_what_is_below_them() {
         ("net", &["http"]),
         ("route", &["provider"]),
         ("config", &["provider"]),
-        ("proxy", &["config", "dialect", "http", "net", "provider", "route", "server"]),
-        ("server", &["config", "dialect", "http", "net", "provider", "proxy", "route"]),
+        ("proxy", &["config", "dialect", "http", "net", "provider", "respond", "route"]),
+        ("server", &["config", "dialect", "http", "net", "provider", "proxy", "respond", "route"]),
         ("check", &["config", "dialect", "http", "net", "provider", "proxy", "route"]),
     ];
     let sources = sources();

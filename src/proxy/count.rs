@@ -10,8 +10,8 @@ use crate::dialect::error::ApiError;
 use crate::dialect::request::estimate;
 use crate::limits::{COUNT_TIME, ERROR_BODY_BYTES_MAX};
 use crate::net::deadline::with_deadline;
+use crate::respond::Reply;
 use crate::route::plan::Step;
-use crate::server::respond::Reply;
 use std::time::Instant;
 
 /// Answers `count_tokens` of Messages and `input_tokens` of Responses.

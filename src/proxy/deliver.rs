@@ -8,9 +8,9 @@ use super::{LogLine, keep_alive};
 use crate::dialect::error::ApiError;
 use crate::limits::{KEEP_ALIVE_TIME, STREAM_SILENCE_TIME};
 use crate::net::deadline::with_deadline;
+use crate::respond::{Reply, Responder};
 use crate::route::ledger::Ticket;
 use crate::route::verdict::{Failure, Phase, Verdict, judge_failure};
-use crate::server::respond::{Reply, Responder};
 use std::io;
 use std::time::Instant;
 

@@ -24,7 +24,7 @@ use crate::dialect::model::ClientTools;
 use crate::http::sse::push_comment;
 use crate::limits::{KEEP_ALIVE_TIME, LOG_MODEL_CHARS_MAX, RETRY_AFTER_SECONDS_MAX};
 use crate::net::deadline::with_deadline;
-use crate::server::respond::{Reply, Responder};
+use crate::respond::{Reply, Responder};
 use job::ClientFields;
 use lane::write_failure;
 use search::{Call, Found, Refusal, Search};

@@ -3,7 +3,6 @@
 use super::Shared;
 use super::budget::Share;
 use super::connections::{Evicted, Slot};
-use super::respond::{Reply, Responder, write_all};
 use super::{guard, routes};
 use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
@@ -15,6 +14,7 @@ use crate::limits::{
 };
 use crate::net::conn::Plain;
 use crate::net::deadline::with_deadline;
+use crate::respond::{Reply, Responder, write_all};
 use futures_lite::future::yield_now;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -1,12 +1,12 @@
 //! Who may ask, and what can be refused by the head of a request alone.
 
-use super::respond::Reply;
 use super::routes::Route;
 use crate::config::Config;
 use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
 use crate::http::body::BodyLength;
 use crate::http::head::{Method, RequestHead, Version};
+use crate::respond::Reply;
 use crate::secret::Secret;
 
 /// Everything that can be refused by the head alone.

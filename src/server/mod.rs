@@ -3,9 +3,7 @@
 pub mod budget;
 pub mod connection;
 pub mod connections;
-pub mod date;
 pub mod guard;
-pub mod respond;
 pub mod routes;
 
 use crate::config::Server as Settings;

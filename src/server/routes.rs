@@ -3,13 +3,13 @@
 use super::Shared;
 use super::connection::{BodyFailure, Incoming};
 use super::guard::{printable, refuse};
-use super::respond::{Reply, Responder};
 use crate::config::{Config, ModelRouting};
 use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
 use crate::http::head::{Method, RequestHead};
 use crate::proxy::job::ClientFields;
 use crate::proxy::{self, State};
+use crate::respond::{Reply, Responder};
 use serde_json::json;
 use std::io;
 use std::pin::pin;

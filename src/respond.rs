@@ -1,6 +1,6 @@
 //! Writing answers: heads, whole bodies, streams. One write for each flush.
 
-use super::date::Civil;
+use crate::date::Civil;
 use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
 use crate::http::body::{CHUNK_END, LAST_CHUNK, push_chunk_size};
