@@ -2,8 +2,8 @@
 
 use super::chat::ChatRequest;
 use super::error::ApiError;
-use super::skim;
-use super::splice::{Edit, insert_member, is_space};
+use super::splice::{Edit, insert_member};
+use super::top::Top;
 use super::unmark;
 use std::ops::Range;
 
@@ -113,43 +113,16 @@ impl Ask {
 
 impl Envelope {
     fn parse(dialect: Dialect, body: &[u8]) -> Result<Self, ApiError> {
-        if body.iter().all(|&b| is_space(b.into())) {
-            return Err(ApiError::new(400, "The body is empty; it must be a JSON object."));
-        }
-        let members = skim::members(body)
-            .map_err(|e| ApiError::new(400, format!("The body is not valid JSON: {e}.")))?;
-        let value = |key: &'static str| {
-            let mut found = members.iter().filter(|member| member.key == key);
-            match (found.next(), found.next()) {
-                (member, None) => Ok(member.map(|member| member.value.clone())),
-                (_, Some(_)) => {
-                    Err(ApiError::new(400, format!("The body has `{key}` twice; send it once.")).param(key))
-                }
-            }
-        };
-        let string = |key: &'static str, span: &Option<Range<usize>>| match span {
-            None => Ok(None),
-            Some(span) => {
-                serde_json::from_slice::<Option<String>>(body.get(span.clone()).unwrap_or_default())
-                    .map_err(|_| ApiError::new(400, format!("`{key}` must be a string.")).param(key))
-            }
-        };
-        let model_span = value("model")?;
-        let model = string("model", &model_span)?;
+        let top = Top::read(body)?;
+        let (model, model_span, stream) = (top.model()?, top.span("model")?, top.stream()?);
         let previous = match dialect {
-            Dialect::Responses => string("previous_response_id", &value("previous_response_id")?)?,
+            Dialect::Responses => top.string("previous_response_id")?,
             _ => None,
         };
         let unmarked = match dialect {
             Dialect::Messages => std::str::from_utf8(body).ok().and_then(unmark::edits),
             _ => None,
         };
-        let stream = match value("stream")?.map(|span| body.get(span).unwrap_or_default()) {
-            None | Some(b"null" | b"false") => false,
-            Some(b"true") => true,
-            Some(_) => return Err(ApiError::new(400, "`stream` must be true or false.").param("stream")),
-        };
-        let model = model.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
         Ok(Self { model, stream, previous, unmarked, model_span })
     }
 

@@ -5,6 +5,7 @@
 use super::error::ApiError;
 use super::skim;
 use super::splice::{Edit, insert_member, is_space};
+use super::top::{Top, flag};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::ops::Range;
@@ -48,32 +49,10 @@ impl ChatRequest {
     ///
     /// Linear, and not recursive: nesting depth is the provider's business.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        if body.iter().all(|&b| is_space(b.into())) {
-            return Err(ApiError::new(400, "The body is empty; it must be a JSON object."));
-        }
-        let members = skim::members(body)
-            .map_err(|e| ApiError::new(400, format!("The body is not valid JSON: {e}.")))?;
-        let value = |key: &'static str| {
-            let mut found = members.iter().filter(|member| member.key == key);
-            match (found.next(), found.next()) {
-                (member, None) => Ok(member.map(|member| member.value.clone())),
-                (_, Some(_)) => {
-                    Err(ApiError::new(400, format!("The body has `{key}` twice; send it once.")).param(key))
-                }
-            }
-        };
-        let text = |span: &Range<usize>| body.get(span.clone()).unwrap_or_default();
-        let model_span = value("model")?;
-        let model: Option<String> = match model_span.as_ref().map(text) {
-            None => None,
-            Some(raw) => serde_json::from_slice(raw)
-                .map_err(|_| ApiError::new(400, "`model` must be a string.").param("model"))?,
-        };
-        let model = model.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-        let stream = flag(value("stream")?.as_ref().map(text))
-            .ok_or_else(|| ApiError::new(400, "`stream` must be true or false.").param("stream"))?;
+        let top = Top::read(body)?;
+        let (model, model_span, stream) = (top.model()?, top.span("model")?, top.stream()?);
         // Without `stream`, providers refuse the options or ignore them: theirs to say.
-        let options = value("stream_options")?.filter(|_| stream);
+        let options = top.span("stream_options")?.filter(|_| stream);
         let (usage, include_usage) = match (stream, options) {
             (false, _) => (UsageSwitch::Nothing, false),
             (true, None) => (UsageSwitch::NoOptions, false),
@@ -109,15 +88,6 @@ impl ChatRequest {
             edits.extend(insert_member(body, 0..body.len(), &members));
         }
         edits
-    }
-}
-
-/// A boolean where null and absent mean false; `None` for anything else.
-fn flag(value: Option<&[u8]>) -> Option<bool> {
-    match value {
-        None | Some(b"null" | b"false") => Some(false),
-        Some(b"true") => Some(true),
-        Some(_) => None,
     }
 }
 

@@ -11,4 +11,5 @@ pub mod model;
 pub mod request;
 pub mod skim;
 pub mod splice;
+mod top;
 pub mod unmark;

@@ -18,7 +18,8 @@ use crate::dialect::request::{
 };
 use crate::dialect::skim;
 use crate::dialect::splice::{Edit, pieces};
-use crate::limits::{STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME};
+use crate::http::head::push_header;
+use crate::limits::{DEFAULT_MAX_TOKENS, STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME};
 use crate::secret::Secret;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -167,7 +168,7 @@ impl Job<'_> {
         let reading = self.reading.filter(|_| !self.passes(upstream))?;
         let default_max_tokens = match &upstream.via {
             Via::Http(http) => http.default_max_tokens,
-            Via::Demo(_) => crate::limits::DEFAULT_MAX_TOKENS,
+            Via::Demo(_) => DEFAULT_MAX_TOKENS,
         };
         let target =
             Target { model_json: &upstream.model_json, quirks: &upstream.quirks, default_max_tokens };
@@ -196,9 +197,9 @@ impl Job<'_> {
         }
         let version = self.fields.version.as_deref().unwrap_or(ANTHROPIC_VERSION);
         let mut fields = Vec::new();
-        crate::http::head::push_header(&mut fields, "anthropic-version", version);
+        push_header(&mut fields, "anthropic-version", version);
         if let Some(beta) = &self.fields.beta {
-            crate::http::head::push_header(&mut fields, "anthropic-beta", beta);
+            push_header(&mut fields, "anthropic-beta", beta);
         }
         String::from_utf8(fields).unwrap_or_default()
     }

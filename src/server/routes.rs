@@ -130,7 +130,7 @@ async fn asked(
         Ok(body) => body,
         Err(failure) => return refuse_body(failure, dialect, incoming, out).await,
     };
-    let fields = client_fields(head);
+    let fields = if dialect == Dialect::Messages { client_fields(head) } else { ClientFields::default() };
     let id = out.id();
     let work = pin!(async {
         match counts {
@@ -159,7 +159,7 @@ async fn asked(
     }
 }
 
-/// What goes along to providers that speak Anthropic's protocol. The key never does.
+/// What goes along from a Messages client to providers that speak the same. The key never does.
 fn client_fields(head: &RequestHead) -> ClientFields {
     let field = |name| head.headers.get_str(name).map(str::to_owned);
     ClientFields {

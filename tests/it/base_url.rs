@@ -51,3 +51,16 @@ fn an_unknown_model_at_a_bare_host_is_told_in_the_words_of_the_first_answer() {
     assert!(response.text().contains("no such model: x"), "{}", response.text());
     assert_eq!(upstream.hits(), 2);
 }
+
+#[test]
+fn a_chat_clients_query_stays_here() {
+    let upstream = Upstream::replies([status(500).error("whatever")]);
+    let backend = Backend::at(format!("http://{}", upstream.addr())).line("protocol: anthropic");
+    let proxy = Config::new().backend(backend).start();
+    proxy.post("/v1/chat/completions?key=its-own", HELLO);
+    proxy.post("/v1/messages?beta=true", r#"{"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#);
+    let targets: Vec<String> = upstream.requests().iter().map(|r| r.target.clone()).collect();
+    assert!(targets.contains(&"/v1/messages".to_owned()), "{targets:?}");
+    assert!(targets.contains(&"/v1/messages?beta=true".to_owned()), "{targets:?}");
+    assert!(!targets.iter().any(|target| target.contains("its-own")), "{targets:?}");
+}
