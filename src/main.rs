@@ -4,19 +4,21 @@
 use ai_free_swap::cli::{self, Args, Command, HELP};
 use ai_free_swap::config::{self, Config};
 use ai_free_swap::date::Civil;
-use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME};
+use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, STATE_FILE_GAP};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
 use ai_free_swap::proxy::state::State;
 use ai_free_swap::proxy::upstream::{Trust, Via};
+use ai_free_swap::route::saved::Saved;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
-use ai_free_swap::{check, net};
+use ai_free_swap::{check, net, state_file};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -91,6 +93,10 @@ fn load_config(args: &Args) -> Result<Config, String> {
     Ok(config)
 }
 
+fn state_path(config: &Config) -> Option<PathBuf> {
+    state_file::path(config.state_file.as_deref(), &env)
+}
+
 /// The config with everything it refers to: certificates, proxies.
 fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
     let config = load_config(args)?;
@@ -100,7 +106,11 @@ fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
     let proxies = ProxyEnv::from_env(&env).map_err(|e| format!("Error loading config: {e}"))?;
     let mut trust =
         Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
-    let state = State::new(config, &mut trust, &proxies, previous)
+    let saved = match (previous, state_path(&config)) {
+        (None, Some(path)) => state_file::load_or_set_aside(&path),
+        _ => None,
+    };
+    let state = State::new(config, &mut trust, &proxies, previous, saved.as_ref())
         .map_err(|e| format!("Error loading config: {}: {e}", args.config.display()))?;
     Ok(state)
 }
@@ -157,6 +167,7 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
     let shared = Shared::new(state, descriptors);
     executor.spawn(drive()).detach();
     executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
+    let keeping = executor.spawn(keep_state(Arc::clone(&shared)));
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
@@ -174,6 +185,9 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
         drop(accepting);
         drain(&shared, &mut signals).await;
+        // Not while it writes the same file.
+        keeping.cancel().await;
+        Keeper::default().keep(&shared).await;
     });
     async_io::block_on(executor.run(end));
     Ok(ExitCode::SUCCESS)
@@ -194,6 +208,42 @@ async fn sweep_pool(shared: Arc<Shared>) {
     loop {
         sleep_until(Instant::now() + POOL_SWEEP_TIME).await;
         shared.state().pool.sweep(Instant::now());
+    }
+}
+
+/// Writes the state file, if there is to be one and something has changed.
+#[derive(Default)]
+struct Keeper {
+    last: Option<Saved>,
+    told: bool,
+}
+
+impl Keeper {
+    async fn keep(&mut self, shared: &Shared) {
+        let state = shared.state();
+        let Some(path) = state_path(&state.config) else { return };
+        let saved = state.save();
+        if self.last.as_ref().is_some_and(|last| last.says_the_same(&saved)) {
+            return;
+        }
+        let text = saved.to_text();
+        let shown = path.display().to_string();
+        // The disk may take its time, and nobody else has to wait for it.
+        match smol::unblock(move || state_file::write(&path, &text)).await {
+            Ok(()) => (self.last, self.told) = (Some(saved), false),
+            Err(e) if !std::mem::replace(&mut self.told, true) => {
+                log::warn!("state file {shown}: {e}; what is known of limits will not outlive this run");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn keep_state(shared: Arc<Shared>) {
+    let mut keeper = Keeper::default();
+    loop {
+        sleep_until(Instant::now() + STATE_FILE_GAP).await;
+        keeper.keep(&shared).await;
     }
 }
 
