@@ -133,6 +133,10 @@ pub const TLS_SESSIONS_MAX: usize = 256;
 pub const ADDRESSES_MAX: usize = 16;
 /// Characters of a client's `model` in the log: the rest of a megabyte tells nobody more.
 pub const LOG_MODEL_CHARS_MAX: usize = 100;
+/// Facts about limits taken from one answer. Four windows of requests and of tokens are the most that is told.
+pub const TOLD_FACTS_MAX: usize = 16;
+/// Value of a header field about limits. The longest are lists of policies.
+pub const TOLD_VALUE_BYTES_MAX: usize = 512;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
 

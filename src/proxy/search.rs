@@ -178,7 +178,7 @@ impl<'a> Search<'a> {
                 log::debug!("[{}] {}: answers", self.call.id, upstream.name);
                 Some(answer)
             }
-            Err(Failed { mut verdict, empty, error_body }) => {
+            Err(Failed { mut verdict, empty, error_body, .. }) => {
                 verdict.message = self.state.masked(&verdict.message).into();
                 running.failed(self.call.id, &verdict);
                 if let Some(body) = error_body {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::provider::learn::{self, Lack};
 pub use crate::provider::ratelimit::Window;
-use crate::provider::ratelimit::{self, Header, http_date, unix_ms};
+use crate::provider::ratelimit::{self, Heard, Told, unix_ms};
 use crate::route::Now;
 use crate::route::message::{Body, short};
 use crate::secret::Secret;
@@ -119,6 +120,26 @@ pub struct Verdict {
     pub quotes: bool,
 }
 
+/// What a refusal says beyond this attempt: about limits and the model.
+#[derive(Default, Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Limits, from header fields and body.
+    pub told: Vec<Told>,
+    /// The model's window in tokens, if the request was refused as too long.
+    pub context: Option<u64>,
+    /// What the model cannot do.
+    pub lacks: Option<Lack>,
+}
+
+/// An error answer, judged, and what it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// What it means for this attempt.
+    pub verdict: Verdict,
+    /// What it says for later ones.
+    pub learned: Learned,
+}
+
 /// With `#`, without what the other side said.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,41 +226,50 @@ pub fn judge_failure(failure: &Failure) -> Verdict {
 
 /// Judges an error answer: any status but 2xx, or a 2xx (an event of a stream, too) whose body is an error.
 ///
-/// `provider` is the preset's name, `header` finds a value by lower-case name, `body` may be any bytes; the message
-/// quotes none of the `secrets` (longest first).
-pub fn judge_answer(
+/// `provider` is the preset's name, `fields` are those of the head, `body` may be any bytes; the message quotes none of
+/// the `secrets` (longest first).
+pub fn judge_answer<'h>(
     provider: &str,
     status: u16,
-    header: Header,
+    fields: impl Iterator<Item = (&'h str, &'h [u8])>,
     body: &[u8],
     now: Now,
     secrets: &[Secret],
-) -> Verdict {
+) -> Judged {
+    judge_heard(provider, status, ratelimit::heard(provider, fields, unix_ms(now.wall)), body, now, secrets)
+}
+
+fn judge_heard(
+    provider: &str,
+    status: u16,
+    head: Heard,
+    body: &[u8],
+    now: Now,
+    secrets: &[Secret],
+) -> Judged {
     if (300..400).contains(&status) {
-        return judge_failure(&Failure::Redirect(status));
+        return Judged { verdict: judge_failure(&Failure::Redirect(status)), learned: Learned::default() };
     }
     let body = Body::read(body);
     let mut facts = Facts { provider, status, text: body.text(), codes: body.codes(), body: &body };
     facts.status = facts.status_inside();
     let mut class = facts.class();
 
-    // Our wall clock may be wrong (routers without one): the provider's own `Date` goes with its dates.
-    let wall = header("date").and_then(http_date).unwrap_or_else(|| unix_ms(now.wall));
-    let asked_to_wait = ratelimit::retry_after(header, wall);
-    if class == Class::Down && matches!(facts.status, 429 | 503 | 529) && asked_to_wait.is_some() {
+    if class == Class::Down && matches!(facts.status, 429 | 503 | 529) && head.retry_after.is_some() {
         class = Class::RateLimited;
     }
-    let wait = facts.wait(class, asked_to_wait, header, wall);
+    let repeated = ratelimit::heard_in_body(provider, body.json().unwrap_or(&Value::Null), head.wall);
+    let wait = facts.wait(class, &head, &repeated);
     let retry = wait.and_then(|(wait, source)| Some(Retry { until: now.mono.checked_add(wait)?, source }));
-    let message = body.message(secrets).into();
-    Verdict {
+    let verdict = Verdict {
         class,
         scope: facts.scope(class),
         status: Some(facts.status).filter(|status| *status != 0),
         retry,
-        message,
+        message: body.message(secrets).into(),
         quotes: true,
-    }
+    };
+    Judged { verdict, learned: facts.learned(class, head.told, repeated.told) }
 }
 
 /// Texts that say the request is too long. The order of tests is that of providers.md §4.
@@ -392,7 +422,8 @@ impl Facts<'_> {
         if status == 403 || self.has(&["location is not supported"]) {
             return if self.has(&["flagged", "moderation"]) { Class::Blocked } else { Class::Forbidden };
         }
-        if self.has(&["support tool use"]) {
+        // The model is there, for requests without them.
+        if self.has(&["support tool use", "support image input"]) {
             return Class::BadRequest;
         }
         if matches!(status, 404 | 410) || self.has(&GONE) {
@@ -447,31 +478,45 @@ impl Facts<'_> {
         }
     }
 
-    /// The longest wait that is told for the window at hand, else the calendar's.
-    fn wait(
-        &self,
-        class: Class,
-        asked: Option<Duration>,
-        header: Header,
-        wall: i64,
-    ) -> Option<(Duration, Source)> {
+    /// The longest wait that is told for the window at hand, else the calendar's. `repeated` is what the body
+    /// repeats of the head.
+    fn wait(&self, class: Class, head: &Heard, repeated: &Heard) -> Option<(Duration, Source)> {
         let window = match class {
             Class::RateLimited => None,
             Class::QuotaDone(window) => Some(window),
             _ => return None,
         };
-        let json = self.body.json().unwrap_or(&Value::Null);
-        let turn = window.and_then(|window| ratelimit::turn(self.provider, &self.text, window, wall));
-        let mut told = asked.max(ratelimit::date_words(&self.text, wall));
+        let turn = window.and_then(|window| ratelimit::turn(self.provider, &self.text, window, head.wall));
+        let mut told = head.retry_after.max(ratelimit::date_words(&self.text, head.wall));
         if window != Some(Window::Credit) {
-            told = told.max(ratelimit::exhausted(header, wall)).max(ratelimit::exhausted_in_body(json, wall));
+            told = told.max(ratelimit::exhausted(&head.told)).max(ratelimit::exhausted(&repeated.told));
+            told = told.max(repeated.retry_after);
             // Google sends a RetryInfo of seconds with a day that is spent. And a balance is not refilled by
             // "retry in 11 s", which it sends for a model outside the free tier.
             if turn.is_none() || window == Some(Window::Month) {
+                let json = self.body.json().unwrap_or(&Value::Null);
                 told = told.max(ratelimit::delay_field(json)).max(ratelimit::delay_words(&self.text));
             }
         }
         told.map(|wait| (wait, Source::Told)).or(turn.map(|wait| (wait, Source::Calendar)))
+    }
+
+    /// What holds beyond this request. From the provider's sentence alone: a body may repeat the request, whose
+    /// text says anything.
+    fn learned(&self, class: Class, mut told: Vec<Told>, repeated: Vec<Told>) -> Learned {
+        let sentence = self.body.sentence();
+        let in_words = matches!(class, Class::RateLimited | Class::QuotaDone(_) | Class::TooLarge);
+        let in_words = in_words.then(|| learn::limit(&sentence)).flatten();
+        for fact in repeated.into_iter().chain(in_words) {
+            ratelimit::merge(&mut told, fact);
+        }
+        let field = || learn::context_field(self.body.json()?);
+        let window = || learn::context_window(&sentence).or_else(field);
+        Learned {
+            told,
+            context: if class == Class::TooLarge { window() } else { None },
+            lacks: if class == Class::BadRequest { learn::lacks(&sentence) } else { None },
+        }
     }
 }
 
