@@ -258,3 +258,179 @@ fn number(text: &str) -> Option<(u64, &str)> {
     };
     (groups > 0 && !goes_on).then_some((value, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_in_every_phrasing() {
+        for (text, window) in [
+            (
+                "This model's maximum context length is 8192 tokens. However, your messages resulted in 10001",
+                8192,
+            ),
+            (
+                "This endpoint's maximum context length is 131,072 tokens. However, you requested 200000",
+                131_072,
+            ),
+            ("maximum context length of 32768 tokens, got 40000", 32_768),
+            ("The prompt is too long: 140000, model maximum context length: 131071", 131_071),
+            ("prompt is too long: 210000 tokens > 200000 maximum", 200_000),
+            (
+                "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000, decrease",
+                200_000,
+            ),
+            (
+                "request (13392 tokens) exceeds the available context size (8192 tokens), try increasing it",
+                8192,
+            ),
+            (
+                "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+                1_048_576,
+            ),
+            ("The input token count is 40000 but model only supports up to 32768.", 32_768),
+            ("Please reduce the length. Current length is 70000 while limit is 65536", 65_536),
+            ("too many tokens: the prompt has 200000 tokens, the limit of this model is 131072", 131_072),
+            ("too many tokens: exceeded by 123 tokens. The limit for this model is 128000 tokens.", 128_000),
+            (
+                "Prompt contains 140000 tokens, too large for model with 131072 maximum context length",
+                131_072,
+            ),
+            ("Your request exceeded model token limit: 8192 (requested: 9000)", 8192),
+            ("Range of input length should be [1, 98304]", 98_304),
+            ("`inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000 `inputs` tokens", 8193),
+            ("`inputs` must have less than 4096 tokens. Given: 5000", 4096),
+            ("You passed 5001 input tokens. However, the model's context length is only 4096 tokens", 4096),
+            ("The decoder prompt (length 5000) is longer than the maximum model length of 4096.", 4096),
+            ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", 4096),
+            ("This model's maximum prompt length is 131072 but the request contains 200000 tokens.", 131_072),
+            ("the model is loaded with context length of only 4096 tokens", 4096),
+            ("The maximum context length for this model is 16385 tokens", 16_385),
+            // Twice the same.
+            ("maximum context length is 4096 tokens: maximum context length is 4096 tokens", 4096),
+        ] {
+            assert_eq!(context_window(&text.to_ascii_lowercase()), Some(window), "{text}");
+        }
+        for text in [
+            "Request exceeds the maximum size",
+            "Prompt exceeds max length",
+            "Input token count + max_tokens must be less than the context length of the model being queried.",
+            "Your input exceeds the context window of this model.",
+            "your messages resulted in 10001 tokens",
+            "the context length is 70000",
+            "current length is 70000",
+            "maximum context length is 8k tokens",
+            "maximum context length is 8.5 tokens",
+            "maximum context length is 1,23 tokens",
+            "maximum context length is -5",
+            "maximum context length is 100 tokens",
+            "maximum context length is 100000001 tokens",
+            "maximum context length is 9999999999999999999999 tokens",
+            "maximum context length is 4096 characters",
+            "maximum prompt length is 4096 bytes",
+            "maximum context length",
+            "maximum context length is 8192 tokens, or maximum context length is 4096 tokens",
+            "prompt is too long: 210000 tokens",
+            "prompt is too long: > 5000",
+            "too large for model `x` on tokens per minute (TPM): Limit 8000, Requested 33476",
+            "é maximum context length is é",
+            "",
+        ] {
+            assert_eq!(context_window(&text.to_ascii_lowercase()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_window_may_have_a_field() {
+        let field = |n_ctx: Value| context_field(&serde_json::json!({"error": {"n_ctx": n_ctx}}));
+        assert_eq!(field(8192.into()), Some(8192));
+        for nonsense in [Value::Null, (-1).into(), 0.into(), "8192".into(), u64::MAX.into()] {
+            assert_eq!(field(nonsense.clone()), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn limits_in_words() {
+        use {Span::*, Unit::*};
+        for (text, expected) in [
+            (
+                "on tokens per minute (tpm): limit 8000, requested 33476, please",
+                Some((Tokens, Minute, 8000, None)),
+            ),
+            ("(tpd): limit 200000, used 199500, requested 1200", Some((Tokens, Day, 200_000, Some(500)))),
+            ("per min (rpm): limit 3, used 3, requested 1", Some((Requests, Minute, 3, Some(0)))),
+            ("(rpd): limit 1000, used 1001, requested 1", Some((Requests, Day, 1000, Some(0)))),
+            ("your organization's rate limit of 50 requests per minute.", Some((Requests, Minute, 50, None))),
+            ("rate limit of 50,000 input tokens per minute", Some((Tokens, Minute, 50_000, None))),
+            ("rate limit of 8000 output tokens per minute", None),
+            ("limited to 20 api calls / minute", Some((Requests, Minute, 20, None))),
+            ("limited to 1000 api calls / month", Some((Requests, Month, 1000, None))),
+            ("limit is 100000 tokens per minute", Some((Tokens, Minute, 100_000, None))),
+            ("add 10 credits to unlock 1000 free model requests per day", None),
+            ("limit of 5 requests per second", None),
+            ("limit of 5 requests", None),
+            ("(tpm): limit 0, requested 5", None),
+            ("(tpm): limit x", None),
+            ("(asph): limit 5", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(unit, span, limit, remaining)| Told {
+                unit,
+                span,
+                limit: Some(limit),
+                remaining,
+                reset: None,
+            });
+            assert_eq!(limit(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lacks_are_clear_statements_about_the_model() {
+        use Lack::*;
+        for (text, expected) in [
+            ("No endpoints found that support image input", Vision),
+            ("No endpoints found that support tool use. Try disabling \"x\".", Tools),
+            ("This model does not support images.", Vision),
+            ("This model does not support image input", Vision),
+            ("Model `gpt-3.5-turbo` does not support image inputs, remove them", Vision),
+            ("invalid content type. image_url is only supported by certain models.", Vision),
+            ("image input is not supported - hint: you may need to provide the mmproj", Vision),
+            ("Image input is not enabled for this model", Vision),
+            ("x/llava is not a multimodal model", Vision),
+            ("the model doesn't support vision", Vision),
+            ("registry.ollama.ai/library/gemma:2b does not support tools", Tools),
+            ("gemma2 does not support tools", Tools),
+            ("these models do not support function calling", Tools),
+            ("`tool calling` is not supported with this model", Tools),
+            ("bad request: tools are not supported", Tools),
+            ("Function calling is not enabled for models/gemma-3-27b-it", Tools),
+        ] {
+            assert_eq!(lacks(&text.to_ascii_lowercase()), Some(expected), "{text}");
+        }
+        for text in [
+            "JSON mode does not support tools",
+            "This model does not support tools with streaming",
+            "This model does not support tool_choice",
+            "This model does not support tools in combination with response_format",
+            "This model does not support parallel tool calls",
+            "parallel tool calls are not supported",
+            "This model does not support image URLs, send base64",
+            "This model does not support images larger than 5 MB",
+            "This model does not support image/webp",
+            "image format is not supported",
+            "image input is not supported in tool results",
+            "audio input is not supported",
+            "streaming tools are not supported",
+            "Argument not supported on this model: presencePenalty",
+            "This model only supports single tool-calls at once!",
+            "property 'logprobs' is unsupported",
+            "does not support tools",
+            "é does not support ",
+            "",
+        ] {
+            assert_eq!(lacks(&text.to_ascii_lowercase()), None, "{text}");
+        }
+    }
+}

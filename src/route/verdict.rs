@@ -533,16 +533,20 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::provider::ratelimit::rfc3339;
+    use crate::provider::ratelimit::{Span, Unit, rfc3339};
 
     fn at(text: &str) -> Now {
         let ms = u64::try_from(rfc3339(text).unwrap()).unwrap();
         Now { mono: Instant::now(), wall: UNIX_EPOCH + Duration::from_millis(ms) }
     }
 
+    fn judged(provider: &str, status: u16, headers: &[(&str, &str)], body: &str, now: Now) -> Judged {
+        let fields = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        judge_answer(provider, status, fields, body.as_bytes(), now, &[])
+    }
+
     fn judge(provider: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Verdict {
-        let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        judge_answer(provider, status, &find, body.as_bytes(), at("2026-11-23T02:13:20Z"), &[])
+        judged(provider, status, headers, body, at("2026-11-23T02:13:20Z")).verdict
     }
 
     fn class_of(name: &str) -> Class {
@@ -578,9 +582,24 @@ mod tests {
         }
     }
 
+    /// The window, for each sample that tells one.
+    fn window_of(name: &str) -> Option<u64> {
+        Some(match name {
+            "anthropic_400_prompt_too_long" => 200_000,
+            "cerebras_400_context" => 65_536,
+            "cohere_400_tokens" | "mistral_400_context" => 131_072,
+            "gemini_400_context" => 1_048_576,
+            "llamacpp_400_context" | "moonshot_400_context" | "openai_400_context" => 8192,
+            "qwen_400_context" => 98_304,
+            "vllm_400_context" => 4096,
+            _ => return None,
+        })
+    }
+
     #[test]
     fn every_sample_is_judged_as_expected() {
         let mut found = 0;
+        let mut windows = 0;
         for entry in std::fs::read_dir("tests/golden/errors").unwrap() {
             let path = entry.unwrap().path();
             let sample: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -594,9 +613,10 @@ mod tests {
             // Most were written for 02:13:20 of that day, those with RFC 3339 resets for 13:00.
             let anthropic = provider == "anthropic" && status == 429;
             let now = at(if anthropic { "2026-11-23T13:00:00Z" } else { "2026-11-23T02:13:20Z" });
-            let find = |name: &str| headers.get(name)?.as_str();
-            let verdict = judge_answer(provider, status, &find, body.as_bytes(), now, &[]);
-            let name = path.display();
+            let headers = headers.as_object().unwrap().iter();
+            let headers: Vec<_> = headers.map(|(name, value)| (&name[..], value.as_str().unwrap())).collect();
+            let Judged { verdict, learned } = judged(provider, status, &headers, &body, now);
+            let name = path.file_stem().unwrap().to_str().unwrap();
 
             assert_eq!(verdict.class, class_of(expect["class"].as_str().unwrap()), "{name}");
             let wait = verdict.retry.map(|retry| retry.until - now.mono);
@@ -612,9 +632,13 @@ mod tests {
             if !body.is_empty() {
                 assert!(!verdict.message.is_empty(), "{name} has something to say");
             }
+            assert_eq!(learned.context, window_of(name), "{name}");
+            windows += usize::from(learned.context.is_some());
+            let lack = (name == "openrouter_404_tools").then_some(Lack::Tools);
+            assert_eq!(learned.lacks, lack, "{name}");
             found += 1;
         }
-        assert_eq!(found, 156);
+        assert_eq!((found, windows), (156, 10));
     }
 
     #[test]
@@ -698,9 +722,79 @@ mod tests {
             ("x-ratelimit-reset", "2026-11-23T11:01:00Z"),
         ];
         let now = at("2026-11-23T02:13:20Z");
-        let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        let verdict = judge_answer("x", 429, &find, b"", now, &[]);
+        let verdict = judged("x", 429, &headers, "", now).verdict;
         assert_eq!(verdict.retry.map(|retry| retry.until - now.mono), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn refusals_teach_limits() {
+        use Span::{Day, Minute, Month, Unnamed};
+        use Unit::{Requests, Tokens};
+        let fact = |unit, span, limit, remaining, seconds| {
+            let reset = Some(Duration::from_secs_f64(seconds)).filter(|reset| !reset.is_zero());
+            Told { unit, span, limit: Some(limit), remaining, reset }
+        };
+        #[rustfmt::skip]
+        let samples: [(&str, &[Told]); 16] = [
+            ("anthropic_429", &[
+                fact(Requests, Minute, 50, Some(0), 14.0), fact(Tokens, Minute, 50_000, Some(50_000), 0.0),
+            ]),
+            ("cohere_429_trial_minute", &[fact(Requests, Minute, 20, None, 0.0)]),
+            ("cohere_429_trial_tokens", &[fact(Tokens, Minute, 100_000, None, 0.0)]),
+            ("cohere_429_trial_month", &[
+                fact(Requests, Minute, 20, Some(19), 0.0), fact(Requests, Month, 1000, None, 0.0),
+            ]),
+            ("gemini_429_minute_and_day", &[
+                fact(Requests, Minute, 5, Some(0), 0.0), fact(Requests, Day, 20, Some(0), 0.0),
+            ]),
+            ("gemini_429_tokens_minute", &[fact(Tokens, Minute, 250_000, Some(0), 0.0)]),
+            ("groq_413_tpm", &[fact(Tokens, Minute, 8000, None, 0.0)]),
+            ("groq_429_rpd", &[fact(Requests, Day, 1000, Some(0), 86.4)]),
+            ("groq_429_tpd", &[fact(Tokens, Day, 200_000, Some(500), 0.0)]),
+            ("groq_429_tpm", &[fact(Tokens, Minute, 8000, Some(100), 3.75)]),
+            ("openai_429_rate_requests", &[
+                fact(Requests, Minute, 3, Some(0), 20.0), fact(Tokens, Unnamed, 40_000, Some(39_000), 62.5),
+            ]),
+            ("openrouter_429_free_day", &[fact(Requests, Day, 50, Some(0), 78_400.0)]),
+            ("openrouter_429_free_minute", &[fact(Requests, Minute, 20, Some(0), 60.0)]),
+            ("together_429", &[fact(Requests, Unnamed, 1, Some(0), 2.0)]),
+            ("openai_400_context", &[]),
+            ("xai_429_credits", &[]),
+        ];
+        for (name, expected) in samples {
+            let text = std::fs::read(format!("tests/golden/errors/{name}.json")).unwrap();
+            let sample: Value = serde_json::from_slice(&text).unwrap();
+            let headers = sample["headers"].as_object().unwrap().iter();
+            let headers: Vec<_> = headers.map(|(name, value)| (&name[..], value.as_str().unwrap())).collect();
+            let anthropic = name == "anthropic_429";
+            let now = at(if anthropic { "2026-11-23T13:00:00Z" } else { "2026-11-23T02:13:20Z" });
+            let status = u16::try_from(sample["status"].as_u64().unwrap()).unwrap();
+            let provider = sample["provider"].as_str().unwrap();
+            let mut told = judged(provider, status, &headers, &sample["body"].to_string(), now).learned.told;
+            told.sort_by_key(|fact| fact.limit);
+            assert_eq!(told, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_body_repeats_of_the_request_teaches_nothing() {
+        let learned = |status, body: &str| judged("x", status, &[], body, at("2026-11-23T02:13:20Z")).learned;
+        let echo = r#"{"detail":[{"msg":"Extra inputs are not permitted",
+            "input":"maximum context length is 4096 tokens. This model does not support tools."}]}"#;
+        assert_eq!(learned(422, echo), Learned::default());
+        let said = r#"{"detail":[{"msg":"maximum context length is 4096 tokens","input":"x"}]}"#;
+        assert_eq!(learned(422, said).context, Some(4096));
+        let field = r#"{"error":{"type":"exceed_context_size_error","message":"too long","n_ctx":8192}}"#;
+        assert_eq!(learned(400, field).context, Some(8192));
+        // Only refusals for that reason.
+        let said = r#"{"error":{"message":"This model does not support tools."}}"#;
+        assert_eq!(learned(400, said).lacks, Some(Lack::Tools));
+        assert_eq!(learned(429, said).lacks, None);
+        let hint = r#"{"error":{"code":500,"message":"image input is not supported - hint: see mmproj"}}"#;
+        assert_eq!(learned(500, hint).lacks, Some(Lack::Vision));
+        let none = r#"{"error":{"message":"No endpoints found that support image input","code":404}}"#;
+        let judged = judged("openrouter", 404, &[], none, at("2026-11-23T02:13:20Z"));
+        assert_eq!((judged.verdict.class, judged.learned.lacks), (Class::BadRequest, Some(Lack::Vision)));
     }
 
     #[test]
