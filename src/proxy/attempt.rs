@@ -39,8 +39,8 @@ pub enum Answer {
 pub struct Failed {
     /// What it means.
     pub verdict: Verdict,
-    /// What the refusal says for later requests.
-    pub learned: Learned,
+    /// What the refusal says for later requests, if anything.
+    pub learned: Option<Box<Learned>>,
     /// The empty answer, in case nobody has a better one.
     pub empty: Option<Box<Answer>>,
     /// The provider's error body, if it is the client's request that was wrong.
@@ -49,7 +49,7 @@ pub struct Failed {
 
 impl From<Verdict> for Failed {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, learned: Learned::default(), empty: None, error_body: None }
+        Self { verdict, learned: None, empty: None, error_body: None }
     }
 }
 
@@ -365,6 +365,7 @@ async fn refused(mut response: Response, upstream: &Upstream, secrets: &[Secret]
 
 fn refusal(Judged { verdict, learned }: Judged, body: Vec<u8>) -> Failed {
     let error_body = verdict.class.is_clients().then_some(body);
+    let learned = (learned != Learned::default()).then(|| Box::new(learned));
     Failed { verdict, learned, empty: None, error_body }
 }
 

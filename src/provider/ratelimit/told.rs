@@ -77,9 +77,10 @@ impl Told {
 
     /// Adds what `other` knows of the same window.
     fn fill(&mut self, other: Told) {
-        self.limit = self.limit.or(other.limit);
-        let sound = |left: &u64| self.limit.is_none_or(|limit| *left <= limit);
-        self.remaining = self.remaining.or(other.remaining.filter(sound));
+        let sound =
+            |limit: Option<u64>, left: Option<u64>| left.is_none() || limit.is_none() || left <= limit;
+        self.limit = self.limit.or(other.limit.filter(|limit| sound(Some(*limit), self.remaining)));
+        self.remaining = self.remaining.or(other.remaining.filter(|left| sound(self.limit, Some(*left))));
         self.reset = self.reset.or(other.reset);
     }
 }
@@ -939,6 +940,7 @@ mod tests {
         check(bare, fact(Requests, Day, 20, 0, 1.0), &[bare, fact(Requests, Day, 20, 0, 1.0)]);
         let above = Told { limit: None, ..fact(Requests, Day, 0, 51, 60.0) };
         check(bare, above, &[Told { reset: above.reset, ..bare }]);
+        check(above, bare, &[above]);
     }
 
     #[test]
