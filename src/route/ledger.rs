@@ -222,31 +222,33 @@ impl Ledger {
 
     /// Whether it may be asked now, with so many tokens. A backend that does not exist is open.
     pub fn standing(&self, backend: usize, tokens: u64, now: Instant) -> Standing {
-        let mut last: Option<(End, bool)> = None;
+        // What keeps everybody out, and what is a mere guess that it is down, which may be put to the test.
+        let (mut firm, mut down): (Option<(End, bool)>, Option<End>) = (None, None);
         let (mut doubtful, mut probing) = (false, false);
         for bench in self.places_of(backend).map(|place| &place.bench) {
-            if let Some((end, known)) = bench.end(now)
-                && last.is_none_or(|(last, _)| last.until < end.until)
-            {
-                last = Some((end, known));
+            for (end, known) in bench.ends(now) {
+                if end.class == Class::Down && !known {
+                    down = down.filter(|last| last.until >= end.until).or(Some(end));
+                } else {
+                    firm = firm.filter(|(last, _)| last.until >= end.until).or(Some((end, known)));
+                }
             }
             doubtful |= bench.is_doubtful();
             probing |= bench.is_doubtful() && bench.is_probed(now);
         }
-        let shortage = self.shortage(backend, tokens, now);
-        match (last, shortage) {
-            (Some((end, _)), Some(Shortage::Spent { until, .. })) if until > end.until => {}
-            (Some((End { class: Class::Down, .. }, false)), _) if probing => return Standing::Probing,
-            (Some((End { until, since, class }, known)), _) => {
-                return Standing::Benched { until, known, class, since };
+        let benched = |End { until, since, class }, known| Standing::Benched { until, known, class, since };
+        match (firm, self.shortage(backend, tokens, now)) {
+            (Some((end, _)), Some(shortage @ Shortage::Spent { until, .. })) if until > end.until => {
+                Standing::Short(shortage)
             }
-            (None, _) => {}
-        }
-        match shortage {
-            Some(shortage) => Standing::Short(shortage),
-            None if probing => Standing::Probing,
-            None if doubtful => Standing::HalfOpen,
-            None => Standing::Open,
+            (Some((end, known)), _) => benched(end, known),
+            (None, Some(shortage)) => Standing::Short(shortage),
+            (None, None) if probing => Standing::Probing,
+            (None, None) => match down {
+                Some(end) => benched(end, false),
+                None if doubtful => Standing::HalfOpen,
+                None => Standing::Open,
+            },
         }
     }
 
@@ -820,6 +822,40 @@ mod tests {
         for (new, old) in [(0, 3), (1, 2), (2, 1), (3, 0), (4, 2), (5, 0)] {
             assert_eq!(ledger.standing(new, 0, world.now), world.standing(old), "{new}");
         }
+    }
+
+    #[test]
+    fn a_guess_that_it_is_down_hides_no_limit() {
+        // A guess may be put to the test; a limit that is reached, or a stated reset, may not.
+        let limits = Limits { rpm: Some(1), ..Limits::default() };
+        let members = scopes().into_iter().map(|scopes| Member { limits, ..Member::new(scopes) });
+        let mut world = World::new();
+        world.ledger = Ledger::new(now(), members);
+        for _ in 0..8 {
+            world.try_and_fail(0, &down());
+            world.pass(SECOND);
+        }
+        let until = match world.standing(0) {
+            Standing::Short(Shortage::Spent { until, .. }) => until,
+            other => panic!("{other:?}"),
+        };
+        world.now = until;
+        world.try_and_fail(0, &down());
+        assert!(matches!(world.standing(0), Standing::Short(_)), "{:?}", world.standing(0));
+
+        let mut world = World::new();
+        for _ in 0..8 {
+            world.try_and_fail(0, &down());
+            world.pass(SECOND);
+        }
+        let told = world.told(Class::RateLimited, Scope::Account, 5 * SECOND);
+        world.try_and_fail(1, &told);
+        world.try_and_fail(0, &down());
+        let (left, known) = world.left(0).unwrap();
+        assert!(known && left <= 5 * SECOND, "{left:?}");
+        world.pass(left);
+        let down_until = world.left(0).expect("still down, by our guess");
+        assert!(!down_until.1 && down_until.0 > 5 * SECOND, "{down_until:?}");
     }
 
     #[test]
