@@ -330,7 +330,7 @@ impl Ledger {
         let (at, mark) = if entry.rules.shared { (entry.account, account) } else { (ticket.backend, own) };
         if let Some(place) = self.places.get_mut(at) {
             for fact in told {
-                place.meter.told(fact, ticket.began, mark, now, &self.clock);
+                place.meter.told(fact, mark, now, &self.clock);
             }
         }
     }
@@ -393,9 +393,9 @@ impl Ledger {
             Spent::Refused if entry.rules.counts_failures => Amount::of_request(0),
             Spent::Refused | Spent::Nothing => Amount::default(),
         };
-        for at in [ticket.backend, entry.account] {
+        for (at, mark) in [ticket.backend, entry.account].into_iter().zip(ticket.marks) {
             if let Some(place) = self.places.get_mut(at) {
-                place.meter.end(ticket.began, ticket.tokens, counted, &self.clock);
+                place.meter.end(ticket.began, mark, ticket.tokens, counted, &self.clock);
             }
         }
         self.each_bench(ticket.backend, |bench| bench.end_probe(ticket.began));

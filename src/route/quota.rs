@@ -222,15 +222,15 @@ pub(super) struct Fact {
     pub(super) remaining: u64,
     /// When it stops to hold.
     pub(super) ends: Instant,
-    /// When the request began that it came with.
-    pub(super) began: Instant,
-    /// All that was ever counted up to then: what came after is not in `remaining`.
-    pub(super) base: Amount,
+    /// Number of the request that it came with.
+    pub(super) request: u64,
+    /// Used by those that began later: not in `remaining`.
+    pub(super) since: Amount,
 }
 
 impl Fact {
-    pub(super) fn left(&self, total: Amount) -> u64 {
-        self.remaining.saturating_sub(total.minus(self.base).of(self.unit))
+    pub(super) fn left(&self) -> u64 {
+        self.remaining.saturating_sub(self.since.of(self.unit))
     }
 }
 
@@ -287,8 +287,8 @@ pub struct Meter {
     pub(super) day: Day,
     /// Requests that run.
     in_flight: u64,
-    /// Ever counted.
-    pub(super) total: Amount,
+    /// All that ever began, as it was expected. The requests in it number them.
+    begun: Amount,
     pub(super) facts: Vec<Fact>,
 }
 
@@ -317,7 +317,7 @@ impl Meter {
             DayReset::Rolling => Day::Rolling(Sliding::new(DAY)),
             reset => Day::Turning { reset, began: origin, ends: origin, used: Amount::default() },
         };
-        Self { minute: Sliding::new(MINUTE), day, in_flight: 0, total: Amount::default(), facts: Vec::new() }
+        Self { minute: Sliding::new(MINUTE), day, in_flight: 0, begun: Amount::default(), facts: Vec::new() }
     }
 
     /// What it has counted, without what runs.
@@ -331,23 +331,30 @@ impl Meter {
         self.minute.add(amount, clock.step(now, self.minute.step));
         self.day.add(amount, now, clock);
         self.in_flight += 1;
-        self.total = self.total.plus(amount);
-        self.total
+        self.begun = self.begun.plus(amount);
+        for fact in &mut self.facts {
+            fact.since = fact.since.plus(amount);
+        }
+        self.begun
     }
 
-    /// It has ended. `counted` is what it took in the end, in place of what was expected.
-    pub fn end(&mut self, began: Instant, expected: u64, counted: Amount, clock: &Clock) {
+    /// It has ended. `began` and `mark` are those of [`Meter::begin`]; `counted` is what it took in the end, in place
+    /// of what was expected.
+    pub fn end(&mut self, began: Instant, mark: Amount, expected: u64, counted: Amount, clock: &Clock) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let less = Amount::of_request(expected);
         if less != counted {
             self.minute.correct(less, counted, clock.step(began, self.minute.step));
             self.day.correct(less, counted, began, clock);
-            self.total = self.total.minus(less).plus(counted);
+            // Who began before a fact's request is in what that tells.
+            for fact in self.facts.iter_mut().filter(|fact| fact.request < mark.requests) {
+                fact.since = fact.since.minus(less).plus(counted);
+            }
         }
     }
 
-    /// Takes what an answer told. `began` and `mark` are those of its request.
-    pub fn told(&mut self, told: &Told, began: Instant, mark: Amount, now: Instant, clock: &Clock) {
+    /// Takes what an answer told. `mark` is that of its request.
+    pub fn told(&mut self, told: &Told, mark: Amount, now: Instant, clock: &Clock) {
         let Some(remaining) = told.remaining else { return };
         let reset = told.reset.and_then(|reset| now.checked_add(reset)).or_else(|| match told.span {
             Span::Minute => now.checked_add(Duration::from_secs(60)),
@@ -361,12 +368,12 @@ impl Meter {
         });
         let Some(ends) = reset.filter(|ends| *ends > now) else { return };
         let (unit, span, limit) = (told.unit, told.span, told.limit);
-        let fact = Fact { unit, span, limit, remaining, ends, began, base: mark };
+        let fact = Fact { unit, span, limit, remaining, ends, request: mark.requests, since: self.begun.minus(mark) };
         self.facts.retain(|fact| fact.ends > now);
         let has_room = self.facts.len() < TOLD_FACTS_MAX;
         match self.facts.iter_mut().find(|old| (old.unit, old.span) == (unit, span)) {
             // An answer that was overtaken by a later one.
-            Some(old) if old.began > began => {}
+            Some(old) if old.request > mark.requests => {}
             Some(old) => *old = fact,
             None if has_room => self.facts.push(fact),
             None => {}
@@ -389,7 +396,7 @@ impl Meter {
             }
         };
         for fact in self.facts.iter().filter(|fact| fact.ends > now) {
-            if fact.left(self.total) < need(fact.unit, fact.limit) {
+            if fact.left() < need(fact.unit, fact.limit) {
                 note(fact.unit, fact.span, fact.ends, Source::Told);
             }
         }
@@ -446,7 +453,7 @@ impl Meter {
         clock: &Clock,
     ) -> impl Iterator<Item = WindowReport> {
         let told = self.facts.iter().filter(move |fact| fact.ends > now).map(|fact| {
-            let left = fact.left(self.total);
+            let left = fact.left();
             WindowReport {
                 unit: fact.unit,
                 span: fact.span,
@@ -494,5 +501,82 @@ impl Meter {
             Span::Minute => self.minute.room_at(unit, allowed, clock),
             _ => self.day.room_at(unit, allowed, clock),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+    const WALL: i64 = 1_795_400_000_000;
+    const NONE: Limits = Limits { rpm: None, rpd: None, tpm: None, tpd: None, concurrency: None };
+
+    /// One meter and its time.
+    struct World {
+        clock: Clock,
+        now: Instant,
+        meter: Meter,
+        limits: Limits,
+    }
+
+    /// A request that runs.
+    #[derive(Clone, Copy)]
+    struct Running {
+        began: Instant,
+        mark: Amount,
+        expected: u64,
+    }
+
+    impl World {
+        fn new(day: DayReset, limits: Limits) -> Self {
+            let now = Instant::now();
+            Self { clock: Clock::new(now, WALL), now, meter: Meter::new(day, now), limits }
+        }
+
+        fn begin(&mut self, expected: u64) -> Running {
+            let mark = self.meter.begin(expected, self.now, &self.clock);
+            Running { began: self.now, mark, expected }
+        }
+
+        fn end(&mut self, running: Running, counted: Amount) {
+            let Running { began, mark, expected } = running;
+            self.meter.end(began, mark, expected, counted, &self.clock);
+        }
+
+        fn told(&mut self, running: Running, unit: Unit, remaining: u64, reset: Option<Duration>) {
+            let told = Told { unit, span: Span::Minute, limit: Some(1000), remaining: Some(remaining), reset };
+            self.meter.told(&told, running.mark, self.now, &self.clock);
+        }
+
+        fn shortage(&self, tokens: u64) -> Option<Shortage> {
+            self.meter.shortage(&self.limits, tokens, self.now, &self.clock)
+        }
+
+        fn left(&self, unit: Unit) -> Option<u64> {
+            let mut windows = self.meter.windows(&self.limits, self.now, &self.clock);
+            windows.find(|window| window.unit == unit).and_then(|window| window.left)
+        }
+    }
+
+    #[test]
+    fn what_began_after_a_fact_is_subtracted_from_it() {
+        let mut world = World::new(DayReset::Rolling, NONE);
+        let before = world.begin(900);
+        let with = world.begin(100);
+        let overlapping = world.begin(50);
+        world.told(with, Unit::Tokens, 500, None);
+        assert_eq!(world.left(Unit::Tokens), Some(450), "without what began later");
+        // It took less than was set aside, which the fact knows already.
+        world.end(before, Amount::of_request(10));
+        world.end(with, Amount::of_request(10));
+        assert_eq!(world.left(Unit::Tokens), Some(450));
+        world.end(overlapping, Amount::of_request(70));
+        assert_eq!(world.left(Unit::Tokens), Some(430), "as much as it took");
+        let after = world.begin(400);
+        assert_eq!(world.left(Unit::Tokens), Some(30));
+        world.end(after, Amount::default());
+        assert_eq!(world.left(Unit::Tokens), Some(430), "it has not reached the provider");
     }
 }

@@ -227,7 +227,7 @@ fn save_place(place: &Place, clock: &Clock, now: Instant) -> SavedPlace {
         unit: UNITS.iter().find(|(unit, _)| *unit == fact.unit).map_or("", |(_, name)| name).to_owned(),
         span: SPANS.iter().find(|(span, _)| *span == fact.span).map_or("", |(_, name)| name).to_owned(),
         limit: fact.limit,
-        remaining: fact.left(meter.total),
+        remaining: fact.left(),
         ends: clock.wall(fact.ends),
     });
     SavedPlace {
@@ -321,7 +321,7 @@ fn restore_meter(meter: &mut Meter, saved: &SavedPlace, reading: &Reading) {
         let span = SPANS.iter().find(|(_, name)| *name == fact.span).map(|(span, _)| *span);
         if let (Some(unit), Some(span), Some(ends)) = (unit, span, reading.future(fact.ends)) {
             let (limit, remaining) = (fact.limit, fact.remaining);
-            let fact = Fact { unit, span, limit, remaining, ends, began: reading.now, base: meter.total };
+            let fact = Fact { unit, span, limit, remaining, ends, request: 0, since: Amount::default() };
             meter.facts.push(fact);
         }
     }
