@@ -355,7 +355,8 @@ impl Meter {
 
     /// Takes what an answer told. `mark` is that of its request.
     pub fn told(&mut self, told: &Told, mark: Amount, now: Instant, clock: &Clock) {
-        let Some(remaining) = told.remaining else { return };
+        // A limit of nothing is either none or a mistake. If it is meant, refusals say so.
+        let Some(remaining) = told.remaining.filter(|_| told.limit != Some(0)) else { return };
         let reset = told.reset.and_then(|reset| now.checked_add(reset)).or_else(|| match told.span {
             Span::Minute => now.checked_add(Duration::from_secs(60)),
             Span::Hour => now.checked_add(Duration::from_secs(3600)),
@@ -366,17 +367,20 @@ impl Meter {
             // Nobody knows when it ends, so it may not keep anybody out.
             Span::Month | Span::Unnamed => None,
         });
-        let Some(ends) = reset.filter(|ends| *ends > now) else { return };
         let (unit, span, limit) = (told.unit, told.span, told.limit);
-        let fact = Fact { unit, span, limit, remaining, ends, request: mark.requests, since: self.begun.minus(mark) };
         self.facts.retain(|fact| fact.ends > now);
-        let has_room = self.facts.len() < TOLD_FACTS_MAX;
-        match self.facts.iter_mut().find(|old| (old.unit, old.span) == (unit, span)) {
-            // An answer that was overtaken by a later one.
-            Some(old) if old.request > mark.requests => {}
-            Some(old) => *old = fact,
-            None if has_room => self.facts.push(fact),
-            None => {}
+        let old = self.facts.iter().position(|old| (old.unit, old.span) == (unit, span));
+        if let Some(old) = old {
+            if self.facts.get(old).is_some_and(|old| old.request > mark.requests) {
+                // An answer that was overtaken by a later one.
+                return;
+            }
+            self.facts.swap_remove(old);
+        }
+        let Some(ends) = reset.filter(|ends| *ends > now) else { return };
+        if self.facts.len() < TOLD_FACTS_MAX {
+            let (request, since) = (mark.requests, self.begun.minus(mark));
+            self.facts.push(Fact { unit, span, limit, remaining, ends, request, since });
         }
     }
 
@@ -578,5 +582,32 @@ mod tests {
         assert_eq!(world.left(Unit::Tokens), Some(30));
         world.end(after, Amount::default());
         assert_eq!(world.left(Unit::Tokens), Some(430), "it has not reached the provider");
+    }
+
+    #[test]
+    fn told_facts_come_and_go() {
+        let check = |told: &[(usize, u64, Option<Duration>)], expected: Option<u64>| {
+            let mut world = World::new(DayReset::Rolling, NONE);
+            let running: Vec<Running> = (0..3).map(|_| world.begin(0)).collect();
+            for (whose, remaining, reset) in told {
+                world.told(running[*whose], Unit::Tokens, *remaining, *reset);
+            }
+            assert_eq!(world.left(Unit::Tokens), expected, "{told:?}");
+        };
+        check(&[(0, 5, Some(SECOND)), (1, 9, Some(SECOND))], Some(9));
+        check(&[(1, 9, Some(SECOND)), (0, 5, Some(SECOND))], Some(9));
+        check(&[(0, 5, Some(SECOND)), (1, 9, Some(Duration::ZERO))], None);
+        check(&[(1, 9, Some(SECOND)), (0, 5, Some(Duration::ZERO))], Some(9));
+        check(&[(0, 5, None)], Some(5));
+        check(&[(0, 5, Some(Duration::MAX))], Some(5));
+    }
+
+    #[test]
+    fn a_told_limit_of_nothing_is_ignored() {
+        let mut world = World::new(DayReset::Rolling, NONE);
+        let running = world.begin(0);
+        let told = Told { unit: Unit::Tokens, span: Span::Minute, limit: Some(0), remaining: Some(0), reset: None };
+        world.meter.told(&told, running.mark, world.now, &world.clock);
+        assert_eq!((world.left(Unit::Tokens), world.meter.tokens_max(&NONE, world.now)), (None, None));
     }
 }
