@@ -207,11 +207,8 @@ impl Ledger {
 
     /// The wall clock may have been set since the start (small boards have none of their own).
     pub fn set_clock(&mut self, now: Now) {
-        let at_origin = i64::try_from(now.mono.saturating_duration_since(self.clock.origin).as_millis());
-        let wall = unix_ms(now.wall).saturating_sub(at_origin.unwrap_or(i64::MAX));
-        // Not for every millisecond of drift: a midnight may come a second late.
-        if wall.abs_diff(self.clock.wall) > 1000 {
-            self.clock.wall = wall;
+        if self.clock.set(now.mono, unix_ms(now.wall)) {
+            self.places.iter_mut().for_each(|place| place.meter.clock_was_set(&self.clock));
         }
     }
 

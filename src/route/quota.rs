@@ -64,6 +64,18 @@ impl Clock {
         Self { origin, wall, grid: wall }
     }
 
+    /// The wall clock may have been set. `false`: it has not.
+    pub(super) fn set(&mut self, mono: Instant, wall: i64) -> bool {
+        let since = i64::try_from(mono.saturating_duration_since(self.origin).as_millis());
+        let wall = wall.saturating_sub(since.unwrap_or(i64::MAX));
+        // Not for every millisecond of drift: a midnight may come a second late.
+        let was_set = wall.abs_diff(self.wall) > 1000;
+        if was_set {
+            self.wall = wall;
+        }
+        was_set
+    }
+
     /// Milliseconds since 1970.
     pub fn wall(&self, at: Instant) -> i64 {
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -205,6 +217,16 @@ impl Day {
         }
     }
 
+    /// The day ends when it does by the clock as it is now.
+    fn clock_was_set(&mut self, clock: &Clock) {
+        if let Self::Turning { reset, began, ends, .. } = self
+            && *ends > *began
+        {
+            let turn = reset.turn(clock.wall(*began)).and_then(|turn| clock.moment(turn));
+            *ends = turn.unwrap_or(*ends);
+        }
+    }
+
     fn room_at(&self, unit: Unit, allowed: u64, clock: &Clock) -> Option<Instant> {
         match self {
             Self::Rolling(window) => window.room_at(unit, allowed, clock),
@@ -323,6 +345,11 @@ impl Meter {
     /// What it has counted, without what runs.
     pub fn at_rest(&self) -> Self {
         Self { in_flight: 0, ..self.clone() }
+    }
+
+    /// The wall clock was set: midnight comes at another moment.
+    pub fn clock_was_set(&mut self, clock: &Clock) {
+        self.day.clock_was_set(clock);
     }
 
     /// A request begins, with the tokens it is expected to take. The mark goes with what its answer tells.
@@ -511,6 +538,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::ratelimit::rfc3339;
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -609,5 +637,31 @@ mod tests {
         let told = Told { unit: Unit::Tokens, span: Span::Minute, limit: Some(0), remaining: Some(0), reset: None };
         world.meter.told(&told, running.mark, world.now, &world.clock);
         assert_eq!((world.left(Unit::Tokens), world.meter.tokens_max(&NONE, world.now)), (None, None));
+    }
+
+    #[test]
+    fn a_day_ends_by_the_clock_that_was_set() {
+        let limits = Limits { rpd: Some(1), ..NONE };
+        // Counted at 1970-01-01 00:01; what the clock says a minute later; hours until there is room.
+        for (set_to, expected) in [
+            ("2026-11-23T17:00:00Z", 7.0),
+            ("2026-11-23T23:59:00Z", 1.0 / 60.0),
+            // It began before midnight.
+            ("2026-11-24T00:00:30Z", 0.0),
+            ("1970-01-01T00:02:00Z", 24.0 - 2.0 / 60.0),
+        ] {
+            let mut world = World::new(DayReset::Utc, limits);
+            world.clock = Clock::new(world.now, 60_000);
+            world.begin(0);
+            world.now += 60 * SECOND;
+            if world.clock.set(world.now, rfc3339(set_to).unwrap()) {
+                world.meter.clock_was_set(&world.clock);
+            }
+            let hours = match world.shortage(0) {
+                Some(Shortage::Spent { until, .. }) => (until - world.now).as_secs_f64() / 3600.0,
+                _ => 0.0,
+            };
+            assert!((hours - expected).abs() < 0.001, "{set_to}: {hours}");
+        }
     }
 }
