@@ -578,7 +578,8 @@ mod tests {
         }
 
         fn told(&mut self, running: Running, unit: Unit, remaining: u64, reset: Option<Duration>) {
-            let told = Told { unit, span: Span::Minute, limit: Some(1000), remaining: Some(remaining), reset };
+            let told =
+                Told { unit, span: Span::Minute, limit: Some(1000), remaining: Some(remaining), reset };
             self.meter.told(&told, running.mark, self.now, &self.clock);
         }
 
@@ -634,7 +635,8 @@ mod tests {
     fn a_told_limit_of_nothing_is_ignored() {
         let mut world = World::new(DayReset::Rolling, NONE);
         let running = world.begin(0);
-        let told = Told { unit: Unit::Tokens, span: Span::Minute, limit: Some(0), remaining: Some(0), reset: None };
+        let told =
+            Told { unit: Unit::Tokens, span: Span::Minute, limit: Some(0), remaining: Some(0), reset: None };
         world.meter.told(&told, running.mark, world.now, &world.clock);
         assert_eq!((world.left(Unit::Tokens), world.meter.tokens_max(&NONE, world.now)), (None, None));
     }

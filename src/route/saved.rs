@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::TOLD_FACTS_MAX;
+use crate::limits::{BENCH_MONTH, TOLD_FACTS_MAX};
 use crate::provider::ratelimit::{Span, Unit, WAIT_MAX, unix_ms};
 use crate::route::Now;
 use crate::route::bench::{Bench, End, KINDS, Steps};
@@ -146,14 +146,16 @@ impl Ledger {
     /// What is known, to be kept.
     pub fn save(&self, salt: Salt, now: Now) -> Saved {
         let own = self.entries.len();
+        // It may have been set since the last request.
+        let mut clock = *self.clock();
+        clock.set(now.mono, unix_ms(now.wall));
         let places = self.places.iter().enumerate().filter_map(|(at, place)| {
-            let mut saved = save_place(place, self.clock(), now.mono);
+            let mut saved = save_place(place, &clock, now.mono);
             if let Some((learned, told_at)) =
                 self.entries.get(at).filter(|_| at < own).and_then(|e| e.learned)
             {
                 let Abilities { context, vision, tools } = learned;
-                saved.learned =
-                    Some(SavedAbilities { at: self.clock().wall(told_at), context, vision, tools });
+                saved.learned = Some(SavedAbilities { at: clock.wall(told_at), context, vision, tools });
             }
             let says_nothing = saved == SavedPlace { id: saved.id.clone(), ..nothing() };
             // One of several equal backends has to stand in its place.
@@ -173,17 +175,17 @@ impl Ledger {
         // A board without a clock of its own begins in 1970 and would wait for decades.
         let wall = unix_ms(now.wall).max(saved.saved);
         let reading = Reading { clock: Clock::new(now.mono, wall), grid: *self.clock(), now: now.mono };
-        let mut taken = vec![false; saved.places.len()];
+        let id = |old: &SavedPlace| u64::from_str_radix(&old.id, 16).ok();
+        let mut olds: Vec<_> = saved.places.iter().map(|old| (old, id(old), false)).collect();
         for (at, place) in self.places.iter_mut().enumerate() {
-            let is_it = |id: &str| u64::from_str_radix(id, 16) == Ok(place.identity);
-            let mut found =
-                saved.places.iter().zip(&mut taken).filter(|(old, taken)| !**taken && is_it(&old.id));
-            let Some((old, taken)) = found.next() else { continue };
+            let mut found = olds.iter_mut().filter(|(_, id, taken)| !*taken && *id == Some(place.identity));
+            let Some((old, _, taken)) = found.next() else { continue };
             *taken = true;
             restore_bench(&mut place.bench, old, &reading);
             restore_meter(&mut place.meter, old, &reading);
             if let (Some(entry), Some(learned)) = (self.entries.get_mut(at), &old.learned) {
                 let SavedAbilities { context, vision, tools, .. } = *learned;
+                let context = context.filter(|context| *context > 0);
                 let told_at = reading.past(learned.at);
                 entry.learned = Some((Abilities { context, vision, tools }, told_at));
             }
@@ -265,6 +267,9 @@ const SPANS: [(Span, &str); 5] = [
     (Span::Unnamed, "unnamed"),
 ];
 
+/// Midnight is not further away than this. In autumn a day has 25 hours.
+const DAY_MAX: Duration = Duration::from_secs(25 * 3600);
+
 /// How times of the file become moments.
 struct Reading {
     /// The clock by which the file is read.
@@ -275,10 +280,14 @@ struct Reading {
 }
 
 impl Reading {
-    /// A moment to come; `None` if it is over, or too far to be true.
-    fn future(&self, at: i64) -> Option<Instant> {
-        let moment = self.clock.moment(at).filter(|moment| *moment > self.now)?;
-        (moment.duration_since(self.now) <= WAIT_MAX).then_some(moment)
+    /// A moment, which may be over. `None` if it is too far away to be true.
+    fn until(&self, at: i64, most: Duration) -> Option<Instant> {
+        self.clock.moment(at).filter(|moment| moment.saturating_duration_since(self.now) <= most)
+    }
+
+    /// A moment to come.
+    fn future(&self, at: i64, most: Duration) -> Option<Instant> {
+        self.until(at, most).filter(|moment| *moment > self.now)
     }
 
     /// A moment that is over.
@@ -288,14 +297,14 @@ impl Reading {
 }
 
 fn restore_bench(bench: &mut Bench, saved: &SavedPlace, reading: &Reading) {
-    let end = |saved: &Option<SavedEnd>| {
-        let saved = saved.as_ref()?;
-        let until = reading.future(saved.until);
-        let until = until.or_else(|| Some(reading.past(saved.until)).filter(|past| *past < reading.now));
-        Some(End { until: until?, since: reading.past(saved.since), class: Class::of_name(&saved.class)? })
+    let end = |saved: &Option<SavedEnd>, most| {
+        let SavedEnd { until, since, class } = saved.as_ref()?;
+        let (until, since) = (reading.until(*until, most)?, reading.past(*since));
+        Some(End { until, since, class: Class::of_name(class)? })
     };
-    bench.told = end(&saved.told).filter(|told| told.until > reading.now);
-    bench.guessed = end(&saved.guessed);
+    bench.told = end(&saved.told, WAIT_MAX).filter(|told| told.until > reading.now);
+    // The longest guess there is.
+    bench.guessed = end(&saved.guessed, BENCH_MONTH);
     for (steps, (count, last)) in bench.steps.iter_mut().zip(saved.steps.iter().take(KINDS)) {
         *steps = Steps { count: *count, last: last.map(|last| reading.past(last)) };
     }
@@ -307,19 +316,19 @@ fn restore_meter(meter: &mut Meter, saved: &SavedPlace, reading: &Reading) {
     match (&mut meter.day, saved.today) {
         (Day::Rolling(window), _) => restore_window(window, &saved.day, reading),
         (Day::Turning { began, ends, used, .. }, Some((since, until, requests, tokens))) => {
-            // Midnight is at most a day away, whatever the file says.
-            let until =
-                reading.future(until).filter(|until| *until - reading.now <= Duration::from_secs(25 * 3600));
-            if let Some(until) = until {
+            if let Some(until) = reading.future(until, DAY_MAX) {
                 (*began, *ends, *used) = (reading.past(since), until, Amount { requests, tokens });
             }
         }
         (Day::Turning { .. }, None) => {}
     }
-    for fact in saved.facts.iter().take(TOLD_FACTS_MAX) {
+    for fact in saved.facts.iter().filter(|fact| fact.limit != Some(0)).take(TOLD_FACTS_MAX) {
         let unit = UNITS.iter().find(|(_, name)| *name == fact.unit).map(|(unit, _)| *unit);
         let span = SPANS.iter().find(|(_, name)| *name == fact.span).map(|(span, _)| *span);
-        if let (Some(unit), Some(span), Some(ends)) = (unit, span, reading.future(fact.ends)) {
+        if let (Some(unit), Some(span), Some(ends)) = (unit, span, reading.future(fact.ends, WAIT_MAX)) {
+            if meter.facts.iter().any(|known| (known.unit, known.span) == (unit, span)) {
+                continue;
+            }
             let (limit, remaining) = (fact.limit, fact.remaining);
             let fact = Fact { unit, span, limit, remaining, ends, request: 0, since: Amount::default() };
             meter.facts.push(fact);
@@ -330,10 +339,14 @@ fn restore_meter(meter: &mut Meter, saved: &SavedPlace, reading: &Reading) {
 fn restore_window(window: &mut Sliding, saved: &[(i64, u64, u64)], reading: &Reading) {
     let now = reading.grid.step(reading.now, window.step);
     for (begins, requests, tokens) in saved {
-        let Some(begins) = reading.clock.moment(*begins) else { continue };
-        let at = reading.grid.step(begins, window.step);
+        let Some(begins) = reading.clock.moment(*begins).filter(|begins| *begins <= reading.now) else {
+            continue;
+        };
+        // The last step that it may be part of: they need not begin with those of the file.
+        let last = begins.checked_add(window.step.saturating_sub(Duration::from_millis(1))).unwrap_or(begins);
+        let at = reading.grid.step(last.min(reading.now), window.step);
         // In order, none of the future, and none that counts no more: so there are no more than the window has steps.
-        if at <= now && !window.is_over(at, now) {
+        if !window.is_over(at, now) {
             window.add(Amount { requests: *requests, tokens: *tokens }, at);
         }
     }
