@@ -539,6 +539,7 @@ impl Meter {
 mod tests {
     use super::*;
     use crate::provider::ratelimit::rfc3339;
+    use fastrand::Rng;
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -665,5 +666,206 @@ mod tests {
             };
             assert!((hours - expected).abs() < 0.001, "{set_to}: {hours}");
         }
+    }
+
+    fn limits(rpm: u64, tpm: u64, rpd: u64, tpd: u64) -> Limits {
+        let some = |limit| Some(limit).filter(|limit| *limit > 0);
+        Limits { rpm: some(rpm), tpm: some(tpm), rpd: some(rpd), tpd: some(tpd), concurrency: None }
+    }
+
+    /// Whatever is let through stays within the limit of every minute and every 24 hours; a shortage ends exactly when
+    /// it says.
+    #[test]
+    fn no_window_ever_holds_more_than_its_limit() {
+        let day = 24 * HOUR;
+        for (limits, gap_ms) in [
+            (limits(7, 0, 0, 0), 9_000),
+            (limits(1, 0, 0, 0), 70_000),
+            (limits(0, 1000, 0, 0), 9_000),
+            (limits(0, 0, 20, 0), 2 * 3_600_000),
+            (limits(0, 0, 0, 2000), 3_600_000),
+            (limits(4, 700, 200, 30_000), 120_000),
+        ] {
+            let mut rng = Rng::with_seed(5);
+            let mut world = World::new(DayReset::Rolling, limits);
+            // Steps do not begin with the meter.
+            world.clock = Clock::new(world.now, WALL + 437);
+            let mut sent: VecDeque<(Instant, u64)> = VecDeque::new();
+            let mut shortages = 0;
+            for _ in 0..3000 {
+                world.now += Duration::from_millis(rng.u64(0..gap_ms));
+                let tokens = rng.u64(1..300);
+                match world.shortage(tokens) {
+                    None => {
+                        let running = world.begin(tokens);
+                        let took = if rng.bool() { tokens } else { rng.u64(0..=tokens) };
+                        world.end(running, Amount::of_request(took));
+                        sent.push_back((world.now, took));
+                    }
+                    Some(Shortage::Spent { until, .. }) => {
+                        shortages += 1;
+                        assert!(until > world.now);
+                        let asked = world.now;
+                        world.now = until - Duration::from_millis(1);
+                        assert!(world.shortage(tokens).is_some(), "{limits:?}: open before it said");
+                        world.now = until;
+                        assert_eq!(world.shortage(tokens), None, "{limits:?}: not open when it said");
+                        world.now = if rng.bool() { until } else { asked };
+                    }
+                    Some(Shortage::Busy) => panic!("no such limit"),
+                }
+                while sent.front().is_some_and(|(at, _)| world.now - *at >= day) {
+                    sent.pop_front();
+                }
+                let within = |window: Duration| {
+                    let sent = sent.iter().filter(|(at, _)| world.now - *at < window);
+                    sent.fold((0, 0), |(requests, sum), (_, tokens)| (requests + 1, sum + tokens))
+                };
+                let (minute, day) = (within(60 * SECOND), within(day));
+                for (used, limit) in
+                    [(minute.0, limits.rpm), (minute.1, limits.tpm), (day.0, limits.rpd), (day.1, limits.tpd)]
+                {
+                    assert!(limit.is_none_or(|limit| used <= limit), "{limits:?}: {used} used");
+                }
+            }
+            assert!(shortages > 100, "{limits:?}: only {shortages}");
+            let Day::Rolling(day) = &world.meter.day else { panic!("rolling") };
+            assert!(world.meter.minute.slots.len() <= 61 && day.slots.len() <= 97);
+        }
+    }
+
+    #[test]
+    fn a_day_turns_at_its_midnight() {
+        for (reset, now, midnight) in [
+            (DayReset::Utc, "2026-11-23T20:53:20Z", "2026-11-24T00:00:00Z"),
+            (DayReset::Pacific, "2026-11-23T07:59:59Z", "2026-11-23T08:00:00Z"),
+            (DayReset::Pacific, "2026-11-23T08:00:00Z", "2026-11-24T08:00:00Z"),
+            (DayReset::Pacific, "2026-07-01T08:00:00Z", "2026-07-02T07:00:00Z"),
+            // The days of 23 and of 25 hours.
+            (DayReset::Pacific, "2026-03-08T08:00:00Z", "2026-03-09T07:00:00Z"),
+            (DayReset::Pacific, "2026-11-01T07:00:00Z", "2026-11-02T08:00:00Z"),
+        ] {
+            let mut world = World::new(reset, limits(0, 0, 1, 0));
+            let (from, to) = (rfc3339(now).unwrap(), rfc3339(midnight).unwrap());
+            world.clock = Clock::new(world.now, from);
+            let late = world.begin(10);
+            let until = world.now + Duration::from_millis((to - from) as u64);
+            let (unit, span) = (Unit::Requests, Span::Day);
+            let expected = Shortage::Spent { unit, span, until, source: Source::Counted };
+            assert_eq!(world.shortage(0), Some(expected), "{now}");
+            world.now = until - Duration::from_millis(1);
+            assert_eq!(world.shortage(0), Some(expected), "{now}");
+            world.now = until;
+            assert_eq!(
+                (world.shortage(0), world.meter.used_today(world.now, &world.clock)),
+                (None, 0),
+                "{now}"
+            );
+            world.begin(10);
+            world.end(late, Amount::default());
+            assert_eq!(
+                world.meter.used_today(world.now, &world.clock),
+                1,
+                "yesterday's is not taken off today"
+            );
+        }
+    }
+
+    #[test]
+    fn reserved_settled_released() {
+        for day in [DayReset::Rolling, DayReset::Utc] {
+            for (counted, expected) in [
+                (Amount::of_request(100), (1, 100)),
+                (Amount::of_request(7), (1, 7)),
+                (Amount::of_request(900), (1, 900)),
+                (Amount::of_request(0), (1, 0)),
+                (Amount::default(), (0, 0)),
+            ] {
+                let mut world = World::new(day, limits(1000, 1000, 1000, 1000));
+                let running = world.begin(100);
+                let used = |world: &World| {
+                    let windows = world.meter.windows(&world.limits, world.now, &world.clock);
+                    windows.map(|window| window.used.unwrap()).collect::<Vec<_>>()
+                };
+                assert_eq!((used(&world), world.meter.in_flight()), (vec![1, 100, 1, 100], 1));
+                world.now += 5 * SECOND;
+                world.end(running, counted);
+                let (requests, tokens) = expected;
+                assert_eq!(used(&world), [requests, tokens, requests, tokens], "{counted:?}");
+                assert_eq!(world.meter.in_flight(), 0);
+                world.now += 70 * SECOND;
+                world.end(running, Amount::of_request(1));
+                assert_eq!(used(&world)[..2], [0, 0], "what has left the window is not corrected");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_provider_tells_wins_over_what_is_counted() {
+        let mut world = World::new(DayReset::Rolling, limits(2, 1000, 0, 0));
+        for _ in 0..2 {
+            world.begin(10);
+        }
+        assert!(world.shortage(0).is_some(), "counted");
+        let running = world.begin(10);
+        world.told(running, Unit::Requests, 3, Some(20 * SECOND));
+        assert_eq!(world.shortage(0), None, "told that there is more");
+        world.told(running, Unit::Tokens, 50, Some(10 * SECOND));
+        let source = Source::Told;
+        let short = |unit, until| Some(Shortage::Spent { unit, span: Span::Minute, until, source });
+        assert_eq!(world.shortage(60), short(Unit::Tokens, world.now + 10 * SECOND));
+        assert_eq!(world.shortage(50), None);
+        for _ in 0..3 {
+            world.begin(0);
+        }
+        assert_eq!(
+            world.shortage(60),
+            short(Unit::Requests, world.now + 20 * SECOND),
+            "the one that lasts longest"
+        );
+        world.now += 20 * SECOND;
+        assert!(
+            matches!(world.shortage(60), Some(Shortage::Spent { source: Source::Counted, .. })),
+            "what is told expires"
+        );
+    }
+
+    #[test]
+    fn a_request_above_the_whole_limit_may_have_an_unused_one() {
+        let mut world = World::new(DayReset::Rolling, limits(0, 100, 0, 0));
+        assert_eq!(world.shortage(5000), None);
+        world.begin(1);
+        assert!(world.shortage(5000).is_some());
+        assert_eq!(world.shortage(99), None);
+    }
+
+    #[test]
+    fn as_many_run_as_may() {
+        let mut world = World::new(DayReset::Rolling, Limits { concurrency: Some(2), ..limits(3, 0, 0, 0) });
+        let first = world.begin(0);
+        assert_eq!(world.shortage(0), None);
+        world.begin(0);
+        assert_eq!(world.shortage(0), Some(Shortage::Busy));
+        world.end(first, Amount::of_request(0));
+        assert_eq!(world.shortage(0), None);
+        world.begin(0);
+        assert!(
+            matches!(world.shortage(0), Some(Shortage::Spent { .. })),
+            "spent says until when, busy does not"
+        );
+    }
+
+    #[test]
+    fn nonsense_amounts_saturate() {
+        let mut world = World::new(DayReset::Rolling, limits(0, 100, 0, 100));
+        for _ in 0..3 {
+            let running = world.begin(u64::MAX);
+            world.now += 2 * SECOND;
+            world.end(running, Amount::of_request(u64::MAX - 1));
+        }
+        let Some(Shortage::Spent { until, .. }) = world.shortage(u64::MAX) else { panic!("short") };
+        assert!(until - world.now <= 25 * HOUR);
+        world.now = until;
+        assert_eq!(world.shortage(u64::MAX), None);
     }
 }
