@@ -4,6 +4,7 @@ use super::attempt::{Answer, broken, judge};
 use super::relay::{Relay, State as StreamState};
 use super::search::note_failure;
 use super::state::State;
+use super::stats::Outcome;
 use super::{LogLine, keep_alive};
 use crate::dialect::error::ApiError;
 use crate::limits::{KEEP_ALIVE_TIME, STREAM_SILENCE_TIME};
@@ -20,6 +21,8 @@ pub struct Answered {
     pub ticket: Ticket,
     /// What it brought.
     pub answer: Answer,
+    /// What it is counted as, if it comes to its end.
+    pub outcome: Outcome,
     /// Header fields beyond the usual.
     pub headers: Vec<(&'static str, String)>,
     /// The items of the conversation, if the response is to be kept with them.
@@ -31,16 +34,17 @@ pub async fn deliver(
     state: &State,
     answered: Answered,
     out: &mut Responder<'_>,
-    log: &LogLine<'_>,
+    log: LogLine<'_>,
 ) -> io::Result<Option<Relay>> {
-    let Answered { ticket, answer, headers, keep } = answered;
+    let Answered { ticket, answer, outcome, headers, keep } = answered;
     let mut relay = match answer {
         Answer::Whole(body, usage) => {
             if let (Some(items), Ok(response)) = (keep, str::from_utf8(&body)) {
                 state.responses.keep(response.to_owned(), items);
             }
             let sent = out.whole(&Reply { status: 200, headers, body }).await;
-            log.write("200", usage);
+            let outcome = if sent.is_ok() { outcome } else { Outcome::ClientLeft };
+            log.write(outcome, "200", usage);
             return sent.map(|()| None);
         }
         Answer::Stream(relay) => *relay,
@@ -64,11 +68,11 @@ pub async fn deliver(
     out.end_stream(&last).await?;
     match verdict {
         None => {
-            log.write("200", relay.usage());
+            log.write(outcome, "200", relay.usage());
             Ok(Some(relay))
         }
         Some(verdict) => {
-            log.write(&format!("200, broke off: {verdict}"), relay.usage());
+            log.write(Outcome::BrokeOff, &format!("200, broke off: {verdict}"), relay.usage());
             Ok(None)
         }
     }

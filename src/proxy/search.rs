@@ -18,6 +18,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub struct Found {
     /// With the attempt that brought it.
     pub answer: Result<(Ticket, Answer), Refusal>,
+    /// Whether it says nothing, as nobody had a better one.
+    pub is_empty: bool,
     /// Attempts made.
     pub attempts: usize,
     /// The items of the conversation up to the answer, if a client may go on from it.
@@ -120,7 +122,7 @@ impl<'a> Search<'a> {
             let history = self.call.history.iter().cloned();
             history.chain(reading.items.into_iter().map(Cow::into_owned)).collect()
         });
-        Found { answer, attempts: self.walk.attempts(), keep }
+        Found { answer, is_empty: false, attempts: self.walk.attempts(), keep }
     }
 
     /// Understands the request, if the backend speaks another protocol and nobody has asked before.
@@ -160,6 +162,7 @@ impl<'a> Search<'a> {
 
     async fn attempt(&mut self, ticket: Ticket, running: Running<'_>) -> Option<Answer> {
         let upstream = self.state.upstreams.get(ticket.backend)?;
+        let count = self.state.stats.attempt(ticket.backend, self.call.ask.stream());
         let mut result = attempt(&self.state.pool, upstream, &self.job()).await;
         if let Err(failed) = &result
             && is_about_thinking(upstream, &failed.verdict)
@@ -175,12 +178,14 @@ impl<'a> Search<'a> {
         match result {
             Ok(answer) => {
                 running.succeeded();
+                count.answered();
                 log::debug!("[{}] {}: answers", self.call.id, upstream.name);
                 Some(answer)
             }
             Err(Failed { mut verdict, empty, error_body }) => {
                 verdict.message = self.state.masked(&verdict.message).into();
                 running.failed(self.call.id, &verdict);
+                count.failed(verdict.class);
                 if let Some(body) = error_body {
                     self.clients_errors.push((ticket.backend, self.clients_error(&verdict, &body)));
                 }
@@ -226,7 +231,9 @@ impl<'a> Search<'a> {
         let empty = self.empty.take();
         let outcome = self.walk.outcome(&self.state.ledger(), Instant::now());
         let refusal = match (outcome, empty) {
-            (Outcome::AllEmpty, Some(answer)) => return self.found(Ok(answer)),
+            (Outcome::AllEmpty, Some(answer)) => {
+                return Found { is_empty: true, ..self.found(Ok(answer)) };
+            }
             (Outcome::ClientError { backend, verdict }, _) => {
                 let known = self.clients_errors.iter().find(|(whose, _)| *whose == backend);
                 let error = known.map(|(_, error)| error.clone());
@@ -310,6 +317,7 @@ pub fn note_failure(state: &State, ticket: Ticket, id: &str, verdict: &Verdict) 
     } else {
         log::debug!("[{id}] {name}: {verdict}");
     }
+    state.stats.failed(ticket.backend, verdict, Instant::now());
     let noted = state.ledger().failure(ticket, verdict, Instant::now(), &mut fastrand::Rng::new());
     if noted.first {
         log::warn!("backend {name}: {verdict}");

@@ -1,6 +1,7 @@
 //! What one configuration becomes: backends ready to be called, and what is known about them.
 
 use super::signatures::Signatures;
+use super::stats::Stats;
 use super::store::Store;
 use super::upstream::{Trust, Upstream, Via};
 use crate::config::{Backend, BackendKind, Config, ModelRouting};
@@ -28,6 +29,8 @@ pub struct State {
     pub responses: Arc<Store>,
     /// What clients drop of tool calls, shared over reloads.
     pub signatures: Arc<Signatures>,
+    /// What was counted, shared over reloads.
+    pub stats: Stats,
     /// Hosts of providers and outbound proxies, longest first: the log may see them, clients may not.
     hosts: Vec<String>,
     /// What no log and no client may see, longest first.
@@ -57,6 +60,8 @@ impl State {
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
         let responses = previous.map(|previous| Arc::clone(&previous.responses)).unwrap_or_default();
         let signatures = previous.map(|previous| Arc::clone(&previous.signatures)).unwrap_or_default();
+        let names = config.backends.iter().map(|backend| backend.name.as_str());
+        let stats = Stats::new(names, previous.map(|previous| &previous.stats));
         let (hosts, secrets) = (hosts(&upstreams), secrets(&config, &upstreams));
         Ok(Self {
             config,
@@ -64,6 +69,7 @@ impl State {
             pool,
             responses,
             signatures,
+            stats,
             hosts,
             secrets,
             ledger: Mutex::new(ledger),
