@@ -4,11 +4,13 @@
 use ai_free_swap::cli::{self, Args, Command, HELP};
 use ai_free_swap::config::{self, Config};
 use ai_free_swap::date::Civil;
-use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME};
+use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, SUMMARY_TIME};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
 use ai_free_swap::proxy::state::State;
+use ai_free_swap::proxy::stats::summary;
 use ai_free_swap::proxy::upstream::{Trust, Via};
+use ai_free_swap::route::ledger::Standing;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
 use ai_free_swap::{check, net};
@@ -157,6 +159,7 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
     let shared = Shared::new(state, descriptors);
     executor.spawn(drive()).detach();
     executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
+    executor.spawn(summarise(Arc::clone(&shared))).detach();
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
@@ -194,6 +197,22 @@ async fn sweep_pool(shared: Arc<Shared>) {
     loop {
         sleep_until(Instant::now() + POOL_SWEEP_TIME).await;
         shared.state().pool.sweep(Instant::now());
+    }
+}
+
+/// Once an hour a line about it.
+async fn summarise(shared: Arc<Shared>) {
+    let mut before = shared.state().stats.totals();
+    loop {
+        sleep_until(Instant::now() + SUMMARY_TIME).await;
+        let state = shared.state();
+        let totals = state.stats.totals();
+        let standings = state.standings(Instant::now());
+        let rest = standings.iter().filter(|standing| matches!(standing, Standing::Benched { .. })).count();
+        if let Some(line) = summary(totals.since(before), rest, standings.len()) {
+            log::info!("{line}");
+        }
+        before = totals;
     }
 }
 

@@ -6,11 +6,13 @@ pub mod deliver;
 pub mod demo;
 pub mod job;
 pub mod lane;
+pub mod metrics;
 pub mod relay;
 pub mod search;
 pub mod signatures;
 pub mod state;
 pub mod stats;
+pub mod status;
 pub mod store;
 pub mod upstream;
 

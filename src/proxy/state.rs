@@ -7,7 +7,7 @@ use super::upstream::{Trust, Upstream, Via};
 use crate::config::{Backend, BackendKind, Config, ModelRouting};
 use crate::net::pool::Pool;
 use crate::net::proxy_env::ProxyEnv;
-use crate::route::ledger::{Ledger, Scopes};
+use crate::route::ledger::{Ledger, Scopes, Standing};
 use crate::route::mask;
 use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
 use crate::secret::Secret;
@@ -80,6 +80,12 @@ impl State {
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A panic under the lock leaves at worst one bench half noted.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How each backend stands, in the order of the config.
+    pub fn standings(&self, now: Instant) -> Vec<Standing> {
+        let ledger = self.ledger();
+        (0..self.config.backends.len()).map(|backend| ledger.standing(backend, now)).collect()
     }
 
     /// The walk for a request that asks for `model`.
