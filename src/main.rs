@@ -10,15 +10,17 @@ use ai_free_swap::net::proxy_env::ProxyEnv;
 use ai_free_swap::proxy::state::State;
 use ai_free_swap::proxy::stats::summary;
 use ai_free_swap::proxy::upstream::{Trust, Via};
+use ai_free_swap::route::Now;
 use ai_free_swap::route::ledger::Standing;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
-use ai_free_swap::{check, net};
+use ai_free_swap::{check, explain, net};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Help => print(HELP),
         Command::Version => print(concat!("ai-free-swap ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Check { offline } => run_check(&args, offline),
+        Command::Explain => run_explain(&args),
         Command::Serve => serve(&args),
     };
     match result {
@@ -135,6 +138,31 @@ fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     }));
     print(&table)?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
+}
+
+fn run_explain(args: &Args) -> Result<ExitCode, String> {
+    start_logging(args);
+    let state = load_state(args, None)?;
+    let body =
+        args.file.as_deref().map(|path| read_request(path, state.config.server.max_body)).transpose()?;
+    let question =
+        explain::Question { model: args.model.as_deref(), body: body.as_deref(), dialect: args.dialect };
+    let shown = args.file.as_deref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    let now = Now { mono: Instant::now(), wall: SystemTime::now() };
+    print(&explain::explain(&state, &question, now).map_err(|e| format!("{shown}{e}"))?)
+}
+
+/// A request in a file, as large as one may be that comes over the network.
+fn read_request(path: &Path, max: usize) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let file = File::open(path).map_err(|e| format!("{shown}: {e}"))?;
+    let mut body = Vec::new();
+    let most = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_end(&mut body).map_err(|e| format!("{shown}: {e}"))?;
+    if body.len() > max {
+        return Err(format!("{shown}: larger than server.max_body ({max} bytes)"));
+    }
+    Ok(body)
 }
 
 fn serve(args: &Args) -> Result<ExitCode, String> {

@@ -353,3 +353,115 @@ fn scraping_does_not_hold_up_a_stream() {
     gate.open();
     stream.rest().check_complete("lo").unwrap();
 }
+
+/// What `explain` says of a config.
+#[track_caller]
+fn explained(config: &Config, files: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
+    let dir = TempDir::new();
+    dir.write("config.yaml", &config.yaml());
+    for (name, text) in files {
+        dir.write(name, text);
+    }
+    let output = run(&dir, &[&["explain"], args].concat(), &[]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_plan_is_explained_without_asking_anybody() {
+    let upstream = Upstream::healthy("Hello");
+    let backend = || Backend::from(&upstream);
+    let config = Config::new()
+        .backend(backend())
+        .backend(backend().line("protocol: anthropic"))
+        .same_priority()
+        .backend(backend().priority(2))
+        .top("keep_cycles: 2")
+        .top("model_routing: match");
+    let all = "priority 1, in random order:\n  alpha (model-alpha)\n  beta (model-beta)\npriority 2:\n  \
+               gamma (model-gamma)\n";
+    let hello = |surface: Surface| surface.hello("aifree", false);
+    let files: Vec<(&str, String)> = vec![
+        ("chat.json", r#"{"messages":[{"role":"system","content":"x"}]}"#.into()),
+        ("messages.json", hello(Surface::Messages)),
+        ("responses.json", Surface::Responses.hello("model-beta", true)),
+        ("untranslatable.json", r#"{"messages":7,"stop":"x"}"#.into()),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    every(
+        [
+            (&[][..], &["no model: any", all, "in up to 2 passes"][..]),
+            (
+                &["--model", "model-alpha"],
+                &["\npriority 1:\n  alpha (model-alpha)\n", "another model: beta (m"],
+            ),
+            (&["--model", "unheard-of"], &["`unheard-of`", all]),
+            (
+                &["--file", "chat.json"],
+                &[
+                    "in chat (guessed",
+                    "whole answer",
+                    "alpha)  as it came\n",
+                    "beta)    translated to messages\n",
+                ],
+            ),
+            (
+                &["--file", "messages.json"],
+                &["in messages", "`aifree`", "alpha)  translated to chat\n", "beta)    as it came\n"],
+            ),
+            (
+                &["--file", "messages.json", "--dialect", "chat"],
+                &["in chat, for", "alpha)  as it came\n", "beta)    translated to messages\n"],
+            ),
+            (
+                &["--file", "responses.json"],
+                &["in responses", "stream", "`model-beta`", "beta)    translated"],
+            ),
+            (&["--file", "responses.json", "--model", "model-gamma"], &["\npriority 2:\n  gamma"]),
+            (
+                &["--file", "untranslatable.json"],
+                &[
+                    "cannot be translated: `messages`",
+                    "alpha)  as it came\n",
+                    "beta)    cannot be translated to m",
+                ],
+            ),
+        ]
+        .map(|row| (row.0.join(" "), row)),
+        |(args, words)| {
+            let (code, said, errors) = explained(&config, &files, args);
+            expect(code == 0 && errors.is_empty(), || format!("exit {code}: {errors}"))?;
+            for word in words {
+                expect(said.contains(word), || format!("expected {word:?} in {said}"))?;
+            }
+            Ok(())
+        },
+    );
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn what_cannot_be_explained_is_one_line_and_exit_1() {
+    let config = Config::new().backend(Backend::at("http://127.0.0.1:1/v1")).server("max_body: 1KiB");
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(1024));
+    let files = [("bad.json", "{\"model\":1}"), ("no.json", "}"), ("large.json", large.as_str())];
+    every(
+        [
+            (&["--file", "nowhere.json"][..], "nowhere.json: "),
+            (&["--file", "."], ".: "),
+            (&["--file", "bad.json"], "bad.json: the request is refused as chat: `model` must be a string"),
+            (
+                &["--file", "no.json", "--dialect", "responses"],
+                "refused as responses: The body is not valid JSON",
+            ),
+            (&["--file", "large.json"], "larger than server.max_body (1024 bytes)"),
+        ]
+        .map(|row| (row.0.join(" "), row)),
+        |(args, word)| {
+            let (code, said, errors) = explained(&config, &files, args);
+            expect(code == 1 && said.is_empty(), || format!("exit {code}: {said}{errors}"))?;
+            let one = errors.trim_end();
+            expect(one.contains(word) && !one.contains('\n'), || format!("expected {word:?} in {errors:?}"))
+        },
+    );
+}
