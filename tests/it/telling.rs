@@ -465,3 +465,36 @@ fn what_cannot_be_explained_is_one_line_and_exit_1() {
         },
     );
 }
+
+#[test]
+fn a_check_says_in_a_word_what_is_wrong_with_each() {
+    let rows = [
+        ("ok", chat_whole("OK"), ""),
+        ("ok", status(200).json(whole_body("")), "empty text"),
+        ("bad key", status(401).error("who are you"), "401"),
+        ("no model", status(404).json(error_sample("openai_404_model")), "404"),
+        ("limited", status(429).header("retry-after", "7").error("slow down"), "slow down"),
+        ("no credit", status(402).error("pay first"), "402"),
+        ("down", status(500).error("hiccup"), "500"),
+        ("forbidden", status(403).json(error_sample("openai_403_region")), "403"),
+        ("refused", status(400).error("bad request"), "400"),
+    ];
+    let upstreams: Vec<Upstream> = rows.iter().map(|row| Upstream::replies([row.1.clone()])).collect();
+    let config = upstreams.iter().enumerate().fold(Config::new(), |config, (number, upstream)| {
+        config.backend(Backend::from(upstream).name(&format!("no{number}")).model("m"))
+    });
+    let dir = TempDir::new();
+    dir.write("config.yaml", &config.yaml());
+    let output = run(&dir, &["check"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let table = String::from_utf8(output.stdout).unwrap();
+    for (number, (line, (word, _, text))) in table.lines().zip(&rows).enumerate() {
+        let start = format!("no{number} (m)  {word:<9}  ");
+        assert!(
+            line.starts_with(&start) && line.contains(" ms") && line.contains(text),
+            "{line:?} of {table}"
+        );
+        assert_eq!(upstreams[number].hits(), 1, "{line}");
+    }
+    assert_eq!(table.lines().count(), rows.len(), "{table}");
+}
