@@ -14,8 +14,10 @@ use ai_free_swap::dialect::splice::pieces;
 use ai_free_swap::http::body::{BodyLength, BodyReader, CHUNK_END, push_chunk_size};
 use ai_free_swap::http::head::HeadScan;
 use ai_free_swap::http::sse::{SseParser, push_event};
+use ai_free_swap::provider::Limits;
 use ai_free_swap::route::Now;
-use ai_free_swap::route::ledger::{Ledger, Scopes};
+use ai_free_swap::route::fit::Demand;
+use ai_free_swap::route::ledger::{Ledger, Member, Scopes, Spent};
 use ai_free_swap::route::plan::{self, Candidate, Walk};
 use ai_free_swap::route::verdict::judge_answer;
 use std::hint::black_box;
@@ -255,21 +257,36 @@ fn answers(bench: &Bench) {
 }
 
 fn route(bench: &Bench) {
-    let scopes =
-        (0..100).map(|n| Scopes::new("groq", "https://api.groq.com", n % 10, None, &format!("m{}", n % 7)));
-    let mut ledger = Ledger::new(scopes);
+    let wall = SystemTime::now();
+    let start = Instant::now();
+    let members = (0..100_u64).map(|n| {
+        let model = format!("m{}", n % 7);
+        let scopes = Scopes::new([1, 2], "groq", "https://api.groq.com", n % 10, None, &model);
+        let limits =
+            Limits { rpm: Some(30), rpd: Some(1000), tpm: Some(8000), tpd: None, concurrency: Some(9) };
+        Member { limits, ..Member::new(scopes) }
+    });
+    let mut ledger = Ledger::new(Now { mono: start, wall }, members);
     let candidates: Vec<Candidate> = (0..100)
-        .map(|n| Candidate { backend: n, priority: n as u32 / 30, context: None, unfit: None })
+        .map(|n| Candidate { backend: n, priority: n as u32 / 30, rank: 0, context: None, unfit: None })
         .collect();
     let mut rng = fastrand::Rng::with_seed(1);
-    let now = Instant::now();
-    bench.run("route: order, walk, success of 100 backends", 0, 1, || {
+    let mut now = start;
+    let demand = Demand { tokens: 500, ..Demand::default() };
+    bench.run("route: plan, reserve, settle of 100 backends", 0, 1, || {
+        // 25 a second over all of them: the windows are in use.
+        now += Duration::from_millis(40);
         let mut order = candidates.clone();
+        for candidate in &mut order {
+            candidate.unfit = ledger.unfit(candidate.backend, &demand, now);
+        }
         plan::order(&mut order, &mut rng);
-        let mut walk = Walk::new(&order, &ledger, 1, now, Duration::from_secs(20));
+        let mut walk = Walk::new(&order, &ledger, 500, 1, now, Duration::from_secs(20));
         let plan::Step::Try(ticket) = walk.next(&mut ledger, now) else { panic!("somebody is free") };
         ledger.success(ticket);
+        ledger.end(ticket, Spent::Tokens(100));
     });
+    let now = start;
     let body = br#"{"error":{"message":"Rate limit reached for model `openai/gpt-oss-120b` in organization `org_01j` service tier `on_demand` on tokens per minute (TPM): Limit 8000, Used 7900, Requested 600. Please try again in 3.75s. Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing","type":"tokens","code":"rate_limit_exceeded"}}"#;
     let header = |name: &str| match name {
         "retry-after" => Some("4"),

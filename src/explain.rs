@@ -1,18 +1,20 @@
 //! `ai-free-swap explain`: what would become of a request, by the program's own plan and without any call.
 
-use crate::config::{Backend, Config, ModelRouting, Protocol};
+use crate::config::{Config, ModelRouting, Protocol, Selection};
 use crate::dialect::ask::{Ask, Dialect};
 use crate::dialect::request::estimate;
+use crate::proxy::demand;
 use crate::proxy::job::{Reading, passes};
-use crate::proxy::state::State;
+use crate::proxy::state::{Plan, State};
 use crate::proxy::status::{moment, seconds_up};
 use crate::proxy::upstream::Upstream;
 use crate::route::Now;
-use crate::route::ledger::Standing;
-use crate::route::plan::{Step, Walk};
+use crate::route::ledger::{Spent, Standing};
+use crate::route::plan::{Record, Skipped, Step, words};
+use crate::route::quota::{Shortage, Source};
 use crate::route::verdict::{Class, Scope, Verdict};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt::Write;
 
 /// What is to be explained.
@@ -24,6 +26,8 @@ pub struct Question<'a> {
     pub body: Option<&'a [u8]>,
     /// Whose protocol the body is in; `None`: to be guessed.
     pub dialect: Option<Dialect>,
+    /// Whether the state holds what earlier runs have left.
+    pub remembers: bool,
 }
 
 /// The plan in words.
@@ -33,8 +37,7 @@ pub struct Question<'a> {
 pub fn explain(state: &State, question: &Question<'_>, now: Now) -> Result<String, String> {
     let request = question.body.map(|body| Request::read(body, question.dialect)).transpose()?;
     let model = question.model.or_else(|| request.as_ref().and_then(|request| request.ask.model()));
-    let standings = state.standings(now.mono);
-    let rehearsal = Rehearsal::new(state, model, now);
+    let rehearsal = Rehearsal::new(state, model, question.body, request.as_ref(), now);
     // Writing to a String cannot fail.
     let mut text = String::new();
     if let Some(request) = &request {
@@ -42,28 +45,31 @@ pub fn explain(state: &State, question: &Question<'_>, now: Now) -> Result<Strin
     }
     let _ = writeln!(text, "{}", describe_model(&state.config, model, &rehearsal));
 
-    let backends: Vec<_> = state.config.backends.iter().zip(&state.upstreams).zip(standings).collect();
-    let shown = |config: &Backend| format!("{} ({})", config.name, config.model);
-    let width = backends.iter().map(|((config, _), _)| shown(config).chars().count()).max().unwrap_or(0);
+    let shown = |place: usize| {
+        let named = state.config.backends.get(place);
+        named.map_or_else(String::new, |config| format!("{} ({})", config.name, config.model))
+    };
+    let places = 0..state.config.backends.len();
+    let width = places.clone().map(|place| shown(place).chars().count()).max().unwrap_or(0);
     let mut priority = None;
-    for (place, ((config, upstream), standing)) in backends.iter().enumerate() {
-        let Some(fate) = rehearsal.fates.get(&place) else { continue };
+    for (place, fate, standing) in &rehearsal.fates {
+        let Some(config) = state.config.backends.get(*place) else { continue };
         if priority != Some(config.priority) {
             priority = Some(config.priority);
-            let peers = backends.iter().enumerate().filter(|(place, ((peer, _), _))| {
-                peer.priority == config.priority && rehearsal.fates.contains_key(place)
-            });
-            let order = if peers.count() > 1 { ", in random order" } else { "" };
+            let same = |place: usize| state.config.backends.get(place).map(|peer| peer.priority) == priority;
+            let peers = rehearsal.fates.iter().filter(|(place, ..)| same(*place)).count();
+            let order = if peers > 1 { order(state.config.selection) } else { "" };
             let _ = writeln!(text, "priority {}{order}:", config.priority);
         }
         let mut notes = vec![note(fate, *standing, now)];
-        notes.extend(request.as_ref().map(|request| request.way(upstream)));
+        let upstream = state.upstreams.get(*place);
+        notes.extend(request.as_ref().zip(upstream).map(|(request, upstream)| request.way(upstream)));
         notes.retain(|note| !note.is_empty());
-        let line = format!("  {:<width$}  {}", shown(config), notes.join("; "));
+        let line = format!("  {:<width$}  {}", shown(*place), notes.join("; "));
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    let others = backends.iter().enumerate().filter(|(place, _)| !rehearsal.fates.contains_key(place));
-    let others: Vec<String> = others.map(|(_, ((config, _), _))| shown(config)).collect();
+    let is_candidate = |place: &usize| rehearsal.fates.iter().any(|(other, ..)| other == place);
+    let others: Vec<String> = places.filter(|place| !is_candidate(place)).map(shown).collect();
     if !others.is_empty() {
         let _ = writeln!(text, "no candidates, as they have another model: {}", others.join(", "));
     }
@@ -72,6 +78,11 @@ pub fn explain(state: &State, question: &Question<'_>, now: Now) -> Result<Strin
             text,
             "Who fails for the moment is asked again, in up to {} passes.",
             state.config.keep_cycles
+        );
+    }
+    if !question.remembers {
+        text.push_str(
+            "Nothing is remembered, as there is no state_file: who rests just now is in GET /status.\n",
         );
     }
     Ok(text)
@@ -85,6 +96,15 @@ fn describe_model(config: &Config, model: Option<&str>, rehearsal: &Rehearsal) -
         ModelRouting::Match => "any backend (model_routing: match, and none or all have it)",
     };
     format!("{named}: {means}")
+}
+
+/// How those of one priority are ordered.
+fn order(selection: Selection) -> &'static str {
+    match selection {
+        Selection::Random => ", in random order",
+        Selection::LeastUsed => ", who has most left first",
+        Selection::Sticky => ", in random order, but first who answered the conversation before",
+    }
 }
 
 /// A request as far as it matters here.
@@ -173,35 +193,61 @@ pub fn guess(body: &[u8]) -> Dialect {
 enum Fate {
     /// It is tried, perhaps after a wait.
     Tried,
+    /// It is not, as it rests: what the walk says of that.
+    Rests(String),
     /// Why it is not.
     Skipped(String),
 }
 
 /// The walk of a request that every backend fails for good, and that changes nothing.
 struct Rehearsal {
-    fates: HashMap<usize, Fate>,
+    /// By place in the config, in the order in which they are shown, and how they stood before.
+    fates: Vec<(usize, Fate, Standing)>,
 }
 
 impl Rehearsal {
-    fn new(state: &State, model: Option<&str>, now: Now) -> Self {
+    fn new(
+        state: &State,
+        model: Option<&str>,
+        body: Option<&[u8]>,
+        request: Option<&Request<'_>>,
+        now: Now,
+    ) -> Self {
+        let reading = request.and_then(|request| request.reading.as_ref().ok());
+        let exact = || reading.map(|reading| demand::exact(&reading.request));
+        let bytes = body.map_or(0, <[u8]>::len);
+        let Plan { mut walk, tokens, .. } = state.plan(model, bytes, exact, || None);
         let mut ledger = state.ledger();
-        let mut walk: Walk = state.walk_in(model, &ledger);
-        let mut fates = HashMap::new();
+        let standings: Vec<Standing> =
+            (0..state.config.backends.len()).map(|place| ledger.standing(place, tokens, now.mono)).collect();
+        let mut tried = HashSet::new();
         let mut time = now.mono;
         loop {
             match walk.next(&mut ledger, time) {
                 Step::Try(ticket) => {
-                    ledger.abandon(ticket);
-                    fates.insert(ticket.backend, Fate::Tried);
+                    ledger.end(ticket, Spent::Nothing);
+                    tried.insert(ticket.backend);
                     walk.failed(fails_for_good());
                 }
                 Step::Wait(until) if until > time => time = until,
                 Step::Wait(_) | Step::Exhausted => break,
             }
         }
-        for record in walk.records() {
-            fates.entry(record.backend).or_insert_with(|| Fate::Skipped(record.to_string()));
+        if let Some(number) = walk.queued() {
+            ledger.leave(number);
         }
+        let fate = |record: Record<'_>| match record.skipped {
+            _ if tried.contains(&record.backend) => Fate::Tried,
+            Some(Skipped::Benched(..) | Skipped::Short(..)) => Fate::Rests(record.to_string()),
+            _ => Fate::Skipped(record.to_string()),
+        };
+        let standing = |place: usize| standings.get(place).copied().unwrap_or(Standing::Open);
+        let records = walk.records().map(|record| (record.backend, fate(record)));
+        let mut fates: Vec<_> = records.map(|(place, fate)| (place, fate, standing(place))).collect();
+        // A random order says nothing: as they stand in the config.
+        let by_walk = state.config.selection == Selection::LeastUsed;
+        let priority = |place: usize| state.config.backends.get(place).map(|config| config.priority);
+        fates.sort_by_key(|(place, ..)| (priority(*place), if by_walk { 0 } else { *place }));
         Self { fates }
     }
 }
@@ -225,16 +271,23 @@ fn note(fate: &Fate, standing: Standing, now: Now) -> String {
             let left = seconds_up(until.saturating_duration_since(now.mono));
             format!("{}, benched until {} ({left} s, {source})", class.words(), moment(until, now))
         }
+        Standing::Short(shortage @ Shortage::Spent { until, source, .. }) => {
+            let source = if source == Source::Told { "told by the provider" } else { "counted" };
+            let left = seconds_up(until.saturating_duration_since(now.mono));
+            format!("{} until {} ({left} s, {source})", words(shortage), moment(until, now))
+        }
+        Standing::Short(shortage) => words(shortage).into(),
         Standing::Open => String::new(),
         Standing::HalfOpen | Standing::Probing => "was down, so one request tries it first".into(),
     };
     match (fate, standing) {
-        (Fate::Tried, Standing::Benched { known: true, .. }) => {
+        (Fate::Tried, Standing::Benched { known: true, .. } | Standing::Short(_)) => {
             format!("waited for if nobody else answers: {bench}")
         }
         (Fate::Tried, Standing::Benched { .. }) => format!("only if nobody else answers: {bench}"),
         (Fate::Tried, _) => bench,
-        (Fate::Skipped(_), Standing::Benched { .. }) => format!("skipped: {bench}"),
+        (Fate::Rests(why), _) if bench.is_empty() => why.clone(),
+        (Fate::Rests(_), _) => format!("skipped: {bench}"),
         (Fate::Skipped(why), _) => why.clone(),
     }
 }
@@ -253,7 +306,7 @@ mod tests {
     fn state(config: &str) -> State {
         let config = config::load(config, "config.yaml", &|_| None).unwrap();
         let proxies = ProxyEnv::from_env(&|_| None).unwrap();
-        State::new(config, &mut Trust::new(None), &proxies, None).unwrap()
+        State::new(config, &mut Trust::new(None), &proxies, None, None).unwrap()
     }
 
     #[test]
@@ -274,8 +327,9 @@ mod tests {
             let retry = wait.map(|wait| Retry { until: now.mono + wait, source: Source::Told });
             let verdict = Verdict { class, scope: Scope::Backend, retry, ..fails_for_good() };
             let mut ledger = state.ledger();
-            let ticket = ledger.begin(place + 1, now.mono);
+            let ticket = ledger.begin(place + 1, 0, now.mono);
             ledger.failure(ticket, &verdict, now.mono, &mut fastrand::Rng::with_seed(1));
+            ledger.end(ticket, Spent::Nothing);
         }
         let text = explain(&state, &Question::default(), now).unwrap();
         for line in [

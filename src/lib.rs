@@ -19,5 +19,6 @@ pub mod respond;
 pub mod route;
 pub mod secret;
 pub mod server;
+pub mod state_file;
 pub mod stderr;
 pub mod url;

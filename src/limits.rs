@@ -107,6 +107,8 @@ pub const BENCH_MODEL: Duration = Duration::from_secs(3600);
 pub const BENCH_FORBIDDEN: Duration = Duration::from_secs(600);
 /// Down: doubled up to the second, a quarter of it left to the dice.
 pub const BENCH_DOWN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+/// What a refusal says of a model's window and abilities is believed for this long: both change.
+pub const LEARNED_TIME: Duration = Duration::from_secs(24 * 3600);
 /// A probe of a backend that was down keeps others away for this long. It may take its time to answer, and they
 /// must not be refused meanwhile.
 pub const PROBE_TIME: Duration = Duration::from_secs(2);
@@ -116,6 +118,13 @@ pub const LAST_RESORT_GAP: Duration = Duration::from_millis(100);
 pub const PROBE_STEP: Duration = Duration::from_millis(50);
 /// How often one request, held for a stated reset, asks a backend again that has already refused it.
 pub const HELD_RETRIES_MAX: usize = 3;
+
+// --- State file ---------------------------------------------------------------------------------------------
+
+/// The state file. A backend takes at most about 10 KB of it, while both of its windows are full of requests.
+pub const STATE_FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Between two writes of the state file: flash wears out.
+pub const STATE_FILE_GAP: Duration = Duration::from_secs(60);
 
 // --- Counts -------------------------------------------------------------------------------------------------
 
@@ -139,6 +148,17 @@ pub const ADDRESSES_MAX: usize = 16;
 pub const LOG_MODEL_CHARS_MAX: usize = 100;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
+
+/// Requests that wait for a limit to end, or for their turn. Each holds a connection and its body.
+pub const WAITING_MAX: usize = 1024;
+/// What is remembered of the windows that a provider tells of, for each backend. Providers tell of two to six.
+pub const TOLD_FACTS_MAX: usize = 16;
+
+/// Conversations whose backend is remembered (`selection: sticky`): those of the last hours, at 40 bytes each.
+pub const CONVERSATIONS_MAX: usize = 4096;
+/// Output that is set aside for a request before anybody knows how much it will be, in tokens. Agents' answers are of
+/// this size; a client's `max_tokens` says nothing, and setting it aside would make every pool look empty.
+pub const OUTPUT_TOKENS_RESERVED: u64 = 512;
 
 // --- Closing ------------------------------------------------------------------------------------------------
 

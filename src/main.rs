@@ -4,23 +4,23 @@
 use ai_free_swap::cli::{self, Args, Command, HELP};
 use ai_free_swap::config::{self, Config};
 use ai_free_swap::date::Civil;
-use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, SUMMARY_TIME};
+use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, STATE_FILE_GAP, SUMMARY_TIME};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
-use ai_free_swap::proxy::state::State;
+use ai_free_swap::proxy::state::{State, now};
 use ai_free_swap::proxy::stats::summary;
+use ai_free_swap::proxy::status::rests;
 use ai_free_swap::proxy::upstream::{Trust, Via};
-use ai_free_swap::route::Now;
-use ai_free_swap::route::ledger::Standing;
+use ai_free_swap::route::saved::Saved;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
-use ai_free_swap::{check, explain, net};
+use ai_free_swap::{check, explain, net, state_file};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -96,8 +96,23 @@ fn load_config(args: &Args) -> Result<Config, String> {
     Ok(config)
 }
 
+fn state_path(config: &Config) -> Option<PathBuf> {
+    state_file::path(config.state_file.as_deref(), &env)
+}
+
+/// Reads a state file, and says what is wrong with it.
+type Load = fn(&Path) -> Option<Saved>;
+
+/// For a run that does not write the file, and so must not move it.
+fn only_load(path: &Path) -> Option<Saved> {
+    state_file::load(path).unwrap_or_else(|unusable| {
+        log::warn!("state file {}: {}; going on without what it knows", path.display(), unusable.why);
+        None
+    })
+}
+
 /// The config with everything it refers to: certificates, proxies.
-fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
+fn load_state(args: &Args, previous: Option<&State>, load: Load) -> Result<State, String> {
     let config = load_config(args)?;
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -105,7 +120,11 @@ fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
     let proxies = ProxyEnv::from_env(&env).map_err(|e| format!("Error loading config: {e}"))?;
     let mut trust =
         Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
-    let state = State::new(config, &mut trust, &proxies, previous)
+    let saved = match (previous, state_path(&config)) {
+        (None, Some(path)) => load(&path),
+        _ => None,
+    };
+    let state = State::new(config, &mut trust, &proxies, previous, saved.as_ref())
         .map_err(|e| format!("Error loading config: {}: {e}", args.config.display()))?;
     Ok(state)
 }
@@ -128,7 +147,7 @@ fn start_logging(args: &Args) {
 
 fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     start_logging(args);
-    let state = load_state(args, None)?;
+    let state = load_state(args, None, only_load)?;
     if offline {
         return print(&check::list(&state));
     }
@@ -142,14 +161,17 @@ fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
 
 fn run_explain(args: &Args) -> Result<ExitCode, String> {
     start_logging(args);
-    let state = load_state(args, None)?;
+    let state = load_state(args, None, only_load)?;
     let body =
         args.file.as_deref().map(|path| read_request(path, state.config.server.max_body)).transpose()?;
-    let question =
-        explain::Question { model: args.model.as_deref(), body: body.as_deref(), dialect: args.dialect };
+    let question = explain::Question {
+        model: args.model.as_deref(),
+        body: body.as_deref(),
+        dialect: args.dialect,
+        remembers: state_path(&state.config).is_some(),
+    };
     let shown = args.file.as_deref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
-    let now = Now { mono: Instant::now(), wall: SystemTime::now() };
-    print(&explain::explain(&state, &question, now).map_err(|e| format!("{shown}{e}"))?)
+    print(&explain::explain(&state, &question, now()).map_err(|e| format!("{shown}{e}"))?)
 }
 
 /// A request in a file, as large as one may be that comes over the network.
@@ -168,7 +190,7 @@ fn read_request(path: &Path, max: usize) -> Result<Vec<u8>, String> {
 fn serve(args: &Args) -> Result<ExitCode, String> {
     start_logging(args);
     let descriptors = net::raise_descriptor_limit();
-    let state = Arc::new(load_state(args, None)?);
+    let state = Arc::new(load_state(args, None, state_file::load_or_set_aside)?);
     let listeners = Listener::open(&state.config.server)?;
     let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("cannot watch for signals: {e}"))?;
@@ -188,6 +210,7 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
     executor.spawn(drive()).detach();
     executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
     executor.spawn(summarise(Arc::clone(&shared))).detach();
+    let keeping = executor.spawn(keep_state(Arc::clone(&shared)));
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
@@ -205,6 +228,9 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
         drop(accepting);
         drain(&shared, &mut signals).await;
+        // Not while it writes the same file.
+        keeping.cancel().await;
+        Keeper::default().keep(&shared).await;
     });
     async_io::block_on(executor.run(end));
     Ok(ExitCode::SUCCESS)
@@ -235,12 +261,48 @@ async fn summarise(shared: Arc<Shared>) {
         sleep_until(Instant::now() + SUMMARY_TIME).await;
         let state = shared.state();
         let totals = state.stats.totals();
-        let standings = state.standings(Instant::now());
-        let rest = standings.iter().filter(|standing| matches!(standing, Standing::Benched { .. })).count();
-        if let Some(line) = summary(totals.since(before), rest, standings.len()) {
+        let reports = state.reports(Instant::now());
+        let rest = reports.iter().filter(|report| rests(report.standing)).count();
+        if let Some(line) = summary(totals.since(before), rest, reports.len()) {
             log::info!("{line}");
         }
         before = totals;
+    }
+}
+
+/// Writes the state file, if there is to be one and something has changed.
+#[derive(Default)]
+struct Keeper {
+    last: Option<Saved>,
+    told: bool,
+}
+
+impl Keeper {
+    async fn keep(&mut self, shared: &Shared) {
+        let state = shared.state();
+        let Some(path) = state_path(&state.config) else { return };
+        let saved = state.save();
+        if self.last.as_ref().is_some_and(|last| last.says_the_same(&saved)) {
+            return;
+        }
+        let text = saved.to_text();
+        let shown = path.display().to_string();
+        // The disk may take its time, and nobody else has to wait for it.
+        match smol::unblock(move || state_file::write(&path, &text)).await {
+            Ok(()) => (self.last, self.told) = (Some(saved), false),
+            Err(e) if !std::mem::replace(&mut self.told, true) => {
+                log::warn!("state file {shown}: {e}; what is known of limits will not outlive this run");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+async fn keep_state(shared: Arc<Shared>) {
+    let mut keeper = Keeper::default();
+    loop {
+        sleep_until(Instant::now() + STATE_FILE_GAP).await;
+        keeper.keep(&shared).await;
     }
 }
 
@@ -249,7 +311,7 @@ fn reload(args: &mut Args, shared: &Shared) {
     // back on the environment: the client key would be gone too.
     args.config_given |= args.config.exists();
     let previous = shared.state();
-    match load_state(args, Some(&previous)) {
+    match load_state(args, Some(&previous), only_load) {
         Ok(state) => {
             let (old, new) = (&previous.config.server, &state.config.server);
             let fixed = |s: &config::Server| {

@@ -106,7 +106,9 @@ fn the_example_loads_and_names_every_preset() {
                 format!("{indent}{rest}")
             }
             Some(("", rest))
-                if ["max_wait", "request_timeout", "state_file"].iter().any(|k| rest.starts_with(k)) =>
+                if ["max_wait", "request_timeout", "selection", "state_file"]
+                    .iter()
+                    .any(|k| rest.starts_with(k)) =>
             {
                 rest.to_owned()
             }
@@ -114,7 +116,7 @@ fn the_example_loads_and_names_every_preset() {
         })
         .collect();
     let config = load(&whole.join("\n"), "all keys", &|_| Some("x".to_owned())).unwrap();
-    assert_eq!(config.state_file, Some(PathBuf::from("/var/lib/ai-free-swap/state")));
+    assert_eq!(config.state_file, Some(PathBuf::from("/var/lib/ai-free-swap/state.json")));
     assert_eq!(config.server.max_connections, Some(256));
 }
 

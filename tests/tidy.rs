@@ -148,7 +148,7 @@ fn the_cores_have_neither_clock_nor_dice_nor_sockets() {
 /// Server and proxy both write through `respond`.
 #[test]
 fn parts_know_only_what_is_below_them() {
-    let table: [(&str, &[&str]); 17] = [
+    let table: [(&str, &[&str]); 18] = [
         ("limits", &[]),
         ("secret", &[]),
         ("stderr", &[]),
@@ -162,6 +162,7 @@ fn parts_know_only_what_is_below_them() {
         ("net", &["http"]),
         ("route", &["provider"]),
         ("config", &["provider"]),
+        ("state_file", &["route"]),
         ("proxy", &["config", "date", "dialect", "http", "net", "provider", "respond", "route"]),
         ("server", &["config", "dialect", "http", "net", "provider", "proxy", "respond", "route"]),
         ("explain", &["config", "dialect", "proxy", "route"]),

@@ -34,6 +34,8 @@ pub(super) fn backend(
             concurrency: limit("concurrency")?,
         },
         context: item.get("context").integer(1..=u64::MAX)?,
+        vision: item.get("vision").boolean()?,
+        tools: item.get("tools").boolean()?,
         account: item.get("account").filled()?.map(str::to_owned),
         ..demo(name, provider, model, priority)
     };
@@ -64,6 +66,8 @@ pub(super) fn demo(name: &str, provider: &str, model: &str, priority: u32) -> Ba
         model: model.to_owned(),
         kind: BackendKind::Demo(mode),
         context: None,
+        vision: None,
+        tools: None,
         account: None,
         limits: Limits::default(),
         quirks: Quirks::of(Some("openai"), model),

@@ -10,7 +10,7 @@ mod raw;
 mod resolve;
 
 pub use crate::provider::quirks::Quirks;
-pub use crate::provider::{Auth, Protocol};
+pub use crate::provider::{Auth, Limits, Protocol};
 pub use crate::url::{BaseUrl, ProxyUrl, UrlError};
 pub use resolve::{from_environment, load};
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub show_provider: bool,
     /// What the client's `model` decides.
     pub model_routing: ModelRouting,
+    /// Who goes first inside a priority.
+    pub selection: Selection,
     /// How long a request may be held when all backends rest and the end of that is known; zero: not at all.
     pub max_wait: Duration,
     /// All attempts of one request, until the first content.
@@ -91,12 +93,27 @@ pub struct Backend {
     pub kind: BackendKind,
     /// Size of the model's window in tokens, if known.
     pub context: Option<u64>,
+    /// Whether the model takes pictures, if known.
+    pub vision: Option<bool>,
+    /// Whether the model takes tools, if known.
+    pub tools: Option<bool>,
     /// Backends with the same account share their limits.
     pub account: Option<String>,
     /// What we count against.
     pub limits: Limits,
     /// What must not be sent.
     pub quirks: Quirks,
+}
+
+/// Who goes first inside a priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// Anybody.
+    Random,
+    /// Who has most of its limits left.
+    LeastUsed,
+    /// Who has answered the conversation before.
+    Sticky,
 }
 
 /// How a backend is reached.
@@ -153,21 +170,6 @@ pub enum ProxyChoice {
     Direct,
     /// This one.
     Url(ProxyUrl),
-}
-
-/// Quotas of a backend, each at least 1; `None`: not counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Requests per minute.
-    pub rpm: Option<u64>,
-    /// Requests per day.
-    pub rpd: Option<u64>,
-    /// Tokens per minute.
-    pub tpm: Option<u64>,
-    /// Tokens per day.
-    pub tpd: Option<u64>,
-    /// Requests at a time.
-    pub concurrency: Option<u64>,
 }
 
 /// Why the configuration was refused: one line that says file, line, key, what is wrong, and what to do. It never

@@ -86,6 +86,7 @@ impl Default for Config {
             model_name: "aifree".to_owned(),
             show_provider: true,
             model_routing: ModelRouting::Any,
+            selection: Selection::Random,
             max_wait: MAX_WAIT_TIME,
             request_timeout: REQUEST_TIME,
             state_file: None,
@@ -145,11 +146,17 @@ fn config(root: &Item<'_>) -> Result<Config, Problem> {
     backends.sort_by_key(|backend| backend.priority);
     let routing =
         root.get("model_routing").word(&[("any", ModelRouting::Any), ("match", ModelRouting::Match)])?;
+    let selection = root.get("selection").word(&[
+        ("random", Selection::Random),
+        ("least_used", Selection::LeastUsed),
+        ("sticky", Selection::Sticky),
+    ])?;
     Ok(Config {
         keep_cycles: natural(&root.get("keep_cycles"))?.unwrap_or(default.keep_cycles),
         model_name: root.get("model_name").filled()?.map_or(default.model_name, str::to_owned),
         show_provider: root.get("show_provider").boolean()?.unwrap_or(default.show_provider),
         model_routing: routing.unwrap_or(default.model_routing),
+        selection: selection.unwrap_or(default.selection),
         max_wait: root.get("max_wait").duration(Duration::ZERO)?.unwrap_or(default.max_wait),
         request_timeout: root
             .get("request_timeout")

@@ -8,6 +8,7 @@ pub mod error;
 pub mod escape;
 pub mod messages_stream;
 pub mod model;
+pub mod opening;
 pub mod request;
 pub mod skim;
 pub mod splice;

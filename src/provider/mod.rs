@@ -3,6 +3,7 @@
 //! Data and lookups only: nothing here opens a connection or decides the order of attempts.
 
 pub mod quirks;
+pub mod quota;
 pub mod ratelimit;
 
 /// The protocol spoken to a provider.
@@ -30,6 +31,21 @@ pub enum Key {
     Required,
     /// Local servers, and providers with a keyless tier.
     Optional,
+}
+
+/// Quotas of a backend, each at least 1; `None`: not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests per minute.
+    pub rpm: Option<u64>,
+    /// Requests per day.
+    pub rpd: Option<u64>,
+    /// Tokens per minute.
+    pub tpm: Option<u64>,
+    /// Tokens per day.
+    pub tpd: Option<u64>,
+    /// Requests at a time.
+    pub concurrency: Option<u64>,
 }
 
 /// What a provider's name in the configuration stands for.

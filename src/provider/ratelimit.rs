@@ -3,10 +3,12 @@
 //! Reads, and decides nothing: whether and what to bench is `route`'s business. Knows no clock.
 
 mod calendar;
+mod told;
 
 #[cfg(test)]
 pub use calendar::rfc3339;
-pub use calendar::{http_date, unix_ms};
+pub use calendar::{http_date, next_pacific_midnight, next_utc_midnight, unix_ms};
+pub use told::{Span, Told, Unit};
 
 use std::time::Duration;
 

@@ -11,7 +11,6 @@ use crate::dialect::request::estimate;
 use crate::limits::{COUNT_TIME, ERROR_BODY_BYTES_MAX};
 use crate::net::deadline::with_deadline;
 use crate::respond::Reply;
-use crate::route::plan::Step;
 use std::time::Instant;
 
 /// Answers `count_tokens` of Messages and `input_tokens` of Responses.
@@ -54,14 +53,8 @@ pub async fn count_tokens(
 
 /// The answer of the backend that would be asked first, if it speaks Anthropic's protocol and knows.
 async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientFields) -> Option<Vec<u8>> {
-    let backend = {
-        let mut ledger = state.ledger();
-        let Step::Try(ticket) = state.walk_in(ask.model(), &ledger).next(&mut ledger, Instant::now()) else {
-            return None;
-        };
-        ledger.abandon(ticket);
-        ticket.backend
-    };
+    let plan = state.plan(ask.model(), body.len(), || None, || None);
+    let backend = plan.walk.first(&state.ledger(), Instant::now())?;
     let upstream = state.upstreams.get(backend)?;
     let Via::Http(http) = &upstream.via else { return None };
     if http.protocol != Protocol::Anthropic {

@@ -1,8 +1,8 @@
 //! Giving the client its answer. From here on a failure cannot be hidden any more.
 
 use super::attempt::{Answer, broken, judge};
+use super::lease::Lease;
 use super::relay::{Relay, State as StreamState};
-use super::search::note_failure;
 use super::state::State;
 use super::stats::Outcome;
 use super::{LogLine, keep_alive};
@@ -10,15 +10,14 @@ use crate::dialect::error::ApiError;
 use crate::limits::{KEEP_ALIVE_TIME, STREAM_SILENCE_TIME};
 use crate::net::deadline::with_deadline;
 use crate::respond::{Reply, Responder};
-use crate::route::ledger::Ticket;
 use crate::route::verdict::{Failure, Phase, Verdict, judge_failure};
 use std::io;
 use std::time::Instant;
 
 /// An answer, whose it is, and what is to be done with it.
-pub struct Answered {
+pub struct Answered<'a> {
     /// The attempt that brought it.
-    pub ticket: Ticket,
+    pub lease: Lease<'a>,
     /// What it brought.
     pub answer: Answer,
     /// What it is counted as, if it comes to its end.
@@ -32,16 +31,18 @@ pub struct Answered {
 /// Sends an answer. A stream that ended well is handed back.
 pub async fn deliver(
     state: &State,
-    answered: Answered,
+    answered: Answered<'_>,
     out: &mut Responder<'_>,
     log: LogLine<'_>,
 ) -> io::Result<Option<Relay>> {
-    let Answered { ticket, answer, outcome, headers, keep } = answered;
+    let Answered { mut lease, answer, outcome, headers, keep } = answered;
     let mut relay = match answer {
         Answer::Whole(body, usage) => {
             if let (Some(items), Ok(response)) = (keep, str::from_utf8(&body)) {
                 state.responses.keep(response.to_owned(), items);
             }
+            // Nothing of it runs any more, however long the client takes to read it.
+            lease.settle(usage);
             let sent = out.whole(&Reply { status: 200, headers, body }).await;
             let outcome = if sent.is_ok() { outcome } else { Outcome::ClientLeft };
             log.write(outcome, "200", usage);
@@ -51,9 +52,10 @@ pub async fn deliver(
     };
     relay_frames(&mut relay, &headers, out).await?;
     let mut last = std::mem::take(&mut relay.out);
-    let verdict = verdict_of(state, ticket, &mut relay);
+    let verdict = verdict_of(state, lease.backend(), &mut relay);
+    lease.settle(relay.usage());
     if let Some(verdict) = &verdict {
-        note_failure(state, ticket, out.id(), verdict);
+        lease.failed(out.id(), verdict);
         let error = ApiError::new(502, format!("The answer broke off: {}", state.told(verdict)))
             .code("upstream_error");
         relay.lane.fail(&error, &mut last);
@@ -106,13 +108,13 @@ async fn relay_frames(
 }
 
 /// How the stream ended, if not well.
-fn verdict_of(state: &State, ticket: Ticket, relay: &mut Relay) -> Option<Verdict> {
+fn verdict_of(state: &State, backend: usize, relay: &mut Relay) -> Option<Verdict> {
     let mut verdict = match std::mem::replace(&mut relay.state, StreamState::Done) {
         StreamState::Done => return None,
         StreamState::Running => judge_failure(&Failure::Timeout(Phase::Silence)),
         StreamState::Broken(why) => judge_failure(&broken(why)),
         StreamState::Error(text) => {
-            let upstream = state.upstreams.get(ticket.backend)?;
+            let upstream = state.upstreams.get(backend)?;
             judge(upstream, &state.secrets, 200, None, text.as_bytes())
         }
     };

@@ -2,7 +2,9 @@
 
 use super::state::State;
 use super::stats::{Counts, NOBODY, Times};
-use crate::route::ledger::Standing;
+use super::status::{rests, span_name, unit_name, windows};
+use crate::route::ledger::Report;
+use crate::route::quota::WindowReport;
 use std::fmt::{Display, Write};
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -29,6 +31,8 @@ fn process(page: &mut Page, state: &State) {
     page.sample("start_time_seconds", &[], began.as_secs_f64());
     page.family("requests_in_flight", "gauge", "Requests that run now.");
     page.sample("requests_in_flight", &[], state.stats.in_flight());
+    page.family("requests_waiting", "gauge", "Of those, requests that wait for room at a backend.");
+    page.sample("requests_waiting", &[], state.ledger().waiting());
 }
 
 fn backends(page: &mut Page, state: &State, now: Instant) {
@@ -43,12 +47,31 @@ fn backends(page: &mut Page, state: &State, now: Instant) {
         ];
         page.sample("backend_info", &labels, 1);
     }
-    page.family("backend_benched", "gauge", "1 while a backend rests after a failure, else 0.");
-    let standings = state.standings(now);
-    for (backend, standing) in standings.into_iter().enumerate() {
-        let benched = u8::from(matches!(standing, Standing::Benched { .. }));
-        page.sample("backend_benched", &[("backend", label(backend))], benched);
+    let reports: Vec<(&str, Report)> =
+        state.reports(now).into_iter().enumerate().map(|(place, report)| (label(place), report)).collect();
+    page.family("backend_benched", "gauge", "1 while a backend rests or its limits are used up, else 0.");
+    for (backend, report) in &reports {
+        page.sample("backend_benched", &[("backend", *backend)], u8::from(rests(report.standing)));
     }
+    page.family("backend_requests_in_flight", "gauge", "Requests that run at a backend now.");
+    for (backend, report) in &reports {
+        page.sample("backend_requests_in_flight", &[("backend", *backend)], report.in_flight);
+    }
+    let windows: Vec<_> = reports.iter().map(|(backend, report)| (*backend, windows(report))).collect();
+    let quota = |page: &mut Page, name, help, value: fn(&WindowReport) -> Option<u64>| {
+        page.family(name, "gauge", help);
+        for (backend, window) in
+            windows.iter().flat_map(|(name, all)| all.iter().map(move |one| (*name, one)))
+        {
+            let labels =
+                [("backend", backend), ("unit", unit_name(window.unit)), ("window", span_name(window.span))];
+            if let Some(value) = value(window) {
+                page.sample(name, &labels, value);
+            }
+        }
+    };
+    quota(page, "quota_limit", "What may be used in a window, as configured or told.", |window| window.limit);
+    quota(page, "quota_left", "What is left in a window, as counted or told.", |window| window.left);
 }
 
 fn counters(page: &mut Page, all: &[(&str, Counts)]) {

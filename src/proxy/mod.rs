@@ -1,11 +1,15 @@
 //! A request on its way: plan, attempts, commit, delivery. The only place that knows both sides.
 
+pub mod affinity;
 pub mod attempt;
+pub mod bell;
 pub mod count;
 pub mod deliver;
+pub mod demand;
 pub mod demo;
 pub mod job;
 pub mod lane;
+pub mod lease;
 pub mod metrics;
 pub mod relay;
 pub mod search;
@@ -67,10 +71,10 @@ pub async fn answer(
     let mut log =
         LogLine { id: out.id(), dialect, model, backend: "-", attempts: found.attempts, start, count };
     match found.answer {
-        Ok((ticket, answer)) => {
-            let headers = log.answered_by(state, ticket.backend);
+        Ok((lease, answer)) => {
+            let headers = log.answered_by(state, lease.backend());
             let outcome = if found.is_empty { Outcome::Empty } else { Outcome::Ok };
-            let answered = deliver::Answered { ticket, answer, outcome, headers, keep: found.keep };
+            let answered = deliver::Answered { lease, answer, outcome, headers, keep: found.keep };
             deliver::deliver(state, answered, out, log).await
         }
         Err(refusal) => {
@@ -94,7 +98,7 @@ fn history(state: &State, ask: &Ask) -> Result<Arc<Vec<String>>, ApiError> {
 }
 
 /// Searches; a streaming client that hears nothing for too long gets comments meanwhile.
-async fn find(search: Search<'_>, stream: bool, out: &mut Responder<'_>) -> io::Result<Found> {
+async fn find<'s>(search: Search<'s, '_>, stream: bool, out: &mut Responder<'_>) -> io::Result<Found<'s>> {
     // The search is large and ends before the delivery: it does not stay part of the connection's memory.
     let mut search = Box::pin(search.run());
     if !stream {

@@ -1,13 +1,17 @@
 //! The search of one request for an answer: backend after backend, until one says something.
 
 use super::attempt::{Answer, Failed, attempt};
+use super::demand;
 use super::job::{ClientFields, Job, Reading, passes, strip_thinking};
-use super::state::State;
+use super::lease::Lease;
+use super::state::{Plan, State};
 use super::upstream::Upstream;
 use crate::config::Protocol;
 use crate::dialect::ask::Ask;
 use crate::dialect::error::ApiError;
-use crate::net::deadline::sleep_until;
+use crate::dialect::opening::opening;
+use crate::net::deadline::with_deadline;
+use crate::route::fit::Unfit;
 use crate::route::ledger::Ticket;
 use crate::route::plan::{Outcome, Step, Walk};
 use crate::route::verdict::{Class, Scope, Verdict};
@@ -15,9 +19,9 @@ use std::borrow::Cow;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a search found.
-pub struct Found {
+pub struct Found<'a> {
     /// With the attempt that brought it.
-    pub answer: Result<(Ticket, Answer), Refusal>,
+    pub answer: Result<(Lease<'a>, Answer), Refusal>,
     /// Whether it says nothing, as nobody had a better one.
     pub is_empty: bool,
     /// Attempts made.
@@ -50,8 +54,8 @@ pub struct Call<'a> {
 }
 
 /// The walk of one request over the backends.
-pub struct Search<'a> {
-    state: &'a State,
+pub struct Search<'s, 'a> {
+    state: &'s State,
     call: Call<'a>,
     /// The request in the neutral form, once a backend needs it.
     reading: Option<Reading<'a>>,
@@ -60,26 +64,37 @@ pub struct Search<'a> {
     until: Instant,
     seed: u64,
     walk: Walk,
+    conversation: Option<u64>,
     waited: bool,
     /// The first empty answer, for when nobody has a better one.
-    empty: Option<(Ticket, Answer)>,
+    empty: Option<(Lease<'s>, Answer)>,
     /// By backend, the answers that found fault with the request itself.
     clients_errors: Vec<(usize, ApiError)>,
 }
 
-impl<'a> Search<'a> {
+impl<'s, 'a> Search<'s, 'a> {
     /// Plans it.
-    pub fn new(state: &'a State, call: Call<'a>) -> Self {
+    pub fn new(state: &'s State, call: Call<'a>) -> Self {
         let until = Instant::now() + state.config.request_timeout;
-        let walk = state.walk(call.ask.model());
+        let Call { ask, body, history, .. } = call;
+        let mut reading = None;
+        let exact = || {
+            // What cannot be understood is refused later, by somebody who says why.
+            reading = read(state, call).ok();
+            reading.as_ref().map(|reading| demand::exact(&reading.request))
+        };
+        let bytes = history.iter().fold(body.len(), |sum, item| sum + item.len());
+        let opening = || opening(ask.dialect(), body, history);
+        let Plan { walk, conversation, .. } = state.plan(ask.model(), bytes, exact, opening);
         Self {
             state,
             call,
-            reading: None,
+            reading,
             stripped: false,
             until,
             seed: fastrand::u64(..),
             walk,
+            conversation,
             waited: false,
             empty: None,
             clients_errors: Vec::new(),
@@ -87,37 +102,49 @@ impl<'a> Search<'a> {
     }
 
     /// Tries one backend after the other.
-    pub async fn run(mut self) -> Found {
+    pub async fn run(mut self) -> Found<'s> {
         loop {
             let time = Instant::now();
             if time >= self.until {
                 return self.failed();
             }
-            let step = self.walk.next(&mut self.state.ledger(), time);
-            match step {
+            let rings = self.state.bell.rings();
+            match self.next(time) {
                 Step::Try(ticket) => {
-                    let running = Running { state: self.state, ticket: Some(ticket) };
+                    let lease = Lease::new(self.state, ticket);
                     if let Err(error) = self.read_for(ticket.backend) {
+                        lease.unused();
                         if !self.may_pass() {
                             return self.found(Err(Refusal { error, retry_at: None }));
                         }
                         self.unreadable(ticket.backend, error);
-                    } else if let Some(answer) = self.attempt(ticket, running).await {
-                        return self.found(Ok((ticket, answer)));
+                    } else if let Some(answer) = self.attempt(ticket, lease).await {
+                        return self.found(Ok(answer));
                     }
                 }
                 Step::Wait(until) => {
                     if !std::mem::replace(&mut self.waited, true) {
                         log::debug!("[{}] all backends rest, waiting", self.call.id);
                     }
-                    sleep_until(until.min(self.until)).await;
+                    // Either will do: the walk looks what has changed.
+                    let _ = with_deadline(until.min(self.until), self.state.bell.heard(rings)).await;
                 }
                 Step::Exhausted => return self.failed(),
             }
         }
     }
 
-    fn found(&mut self, answer: Result<(Ticket, Answer), Refusal>) -> Found {
+    fn next(&mut self, time: Instant) -> Step {
+        let waited = self.walk.queued().is_some();
+        let step = self.walk.next(&mut self.state.ledger(), time);
+        if waited && self.walk.queued().is_none() {
+            // The turn is another's.
+            self.state.bell.ring();
+        }
+        step
+    }
+
+    fn found(&mut self, answer: Result<(Lease<'s>, Answer), Refusal>) -> Found<'s> {
         let keep = self.reading.take().filter(|reading| reading.store).map(|reading| {
             let history = self.call.history.iter().cloned();
             history.chain(reading.items.into_iter().map(Cow::into_owned)).collect()
@@ -130,7 +157,7 @@ impl<'a> Search<'a> {
         let upstream = self.state.upstreams.get(backend);
         let goes_through = upstream.is_none_or(|upstream| passes(self.call.ask, upstream));
         if self.reading.is_none() && (self.stripped || !goes_through) {
-            self.reading = Some(self.read()?);
+            self.reading = Some(read(self.state, self.call)?);
         }
         Ok(())
     }
@@ -153,14 +180,7 @@ impl<'a> Search<'a> {
         self.clients_errors.push((backend, error));
     }
 
-    fn read(&self) -> Result<Reading<'a>, ApiError> {
-        let Call { ask, body, history, .. } = self.call;
-        let mut reading = Reading::new(ask.dialect(), body, history)?;
-        self.state.signatures.fill(&mut reading.request);
-        Ok(reading)
-    }
-
-    async fn attempt(&mut self, ticket: Ticket, running: Running<'_>) -> Option<Answer> {
+    async fn attempt(&mut self, ticket: Ticket, mut lease: Lease<'s>) -> Option<(Lease<'s>, Answer)> {
         let upstream = self.state.upstreams.get(ticket.backend)?;
         let count = self.state.stats.attempt(ticket.backend, self.call.ask.stream());
         let mut result = attempt(&self.state.pool, upstream, &self.job()).await;
@@ -177,24 +197,34 @@ impl<'a> Search<'a> {
         }
         match result {
             Ok(answer) => {
-                running.succeeded();
+                lease.succeeded();
                 count.answered();
+                self.remember(ticket.backend);
                 log::debug!("[{}] {}: answers", self.call.id, upstream.name);
-                Some(answer)
+                Some((lease, answer))
             }
             Err(Failed { mut verdict, empty, error_body }) => {
                 verdict.message = self.state.masked(&verdict.message).into();
-                running.failed(self.call.id, &verdict);
+                lease.failed(self.call.id, &verdict);
+                lease.refused(&verdict);
                 count.failed(verdict.class);
                 if let Some(body) = error_body {
                     self.clients_errors.push((ticket.backend, self.clients_error(&verdict, &body)));
                 }
                 self.walk.failed(verdict);
                 if let (None, Some(answer)) = (&self.empty, empty) {
-                    self.empty = Some((ticket, *answer));
+                    self.empty = Some((lease, *answer));
                 }
                 None
             }
+        }
+    }
+
+    /// Whose conversation it is now.
+    fn remember(&self, backend: usize) {
+        let identity = self.state.ledger().scopes(backend).map(|scopes| scopes.backend);
+        if let (Some(conversation), Some(identity)) = (self.conversation, identity) {
+            self.state.affinity.answered(conversation, identity);
         }
     }
 
@@ -220,14 +250,14 @@ impl<'a> Search<'a> {
             return false;
         }
         if self.reading.is_none() {
-            self.reading = self.read().ok();
+            self.reading = read(self.state, self.call).ok();
         }
         self.stripped = self.reading.as_mut().is_some_and(strip_thinking);
         self.stripped
     }
 
     /// Nobody has an answer: says so, in the words that fit.
-    fn failed(&mut self) -> Found {
+    fn failed(&mut self) -> Found<'s> {
         let empty = self.empty.take();
         let outcome = self.walk.outcome(&self.state.ledger(), Instant::now());
         let refusal = match (outcome, empty) {
@@ -239,6 +269,9 @@ impl<'a> Search<'a> {
                 let error = known.map(|(_, error)| error.clone());
                 let error = error.unwrap_or_else(|| self.clients_error(verdict, b""));
                 Refusal { error, retry_at: None }
+            }
+            (Outcome::AllUnfit { backend, why }, _) => {
+                Refusal { error: self.unfit(backend, why), retry_at: None }
             }
             (Outcome::AllFailed { retry_at }, _) => self.all_failed(retry_at),
             (Outcome::AllEmpty, None) => self.all_failed(None),
@@ -253,6 +286,27 @@ impl<'a> Search<'a> {
         let error = error.with_details_of(body, |text| self.state.without_hosts(&self.state.masked(text)));
         // Agents shorten their conversation when they see this code, whatever the provider called it.
         if verdict.class == Class::TooLarge { error.code("context_length_exceeded") } else { error }
+    }
+
+    /// No backend can take it, and none was asked.
+    fn unfit(&self, backend: usize, why: Unfit) -> ApiError {
+        let model = self.state.upstreams.get(backend).map_or("?", |upstream| &upstream.model);
+        match why {
+            // Agents shorten their conversation when they see this code, or the first words.
+            Unfit::Window { tokens, window: limit } | Unfit::PerMinute { tokens, limit } => {
+                let what =
+                    if matches!(why, Unfit::Window { .. }) { "context window" } else { "tokens a minute" };
+                let text = format!(
+                    "prompt is too long: about {tokens} tokens > {limit} maximum. No configured backend takes that \
+                     much; most takes `{model}` ({what})."
+                );
+                ApiError::new(400, text).code("context_length_exceeded")
+            }
+            Unfit::Vision => {
+                ApiError::new(400, "The request shows images, and no configured backend takes any.")
+            }
+            Unfit::Tools => ApiError::new(400, "The request has tools, and no configured backend takes any."),
+        }
     }
 
     fn all_failed(&self, retry_at: Option<Instant>) -> Refusal {
@@ -280,46 +334,18 @@ fn is_about_thinking(upstream: &Upstream, verdict: &Verdict) -> bool {
         && (words.contains("signature") || words.contains("thinking"))
 }
 
-/// An attempt in the ledger. Dropped without a result, the client has left: it proves nothing.
-struct Running<'a> {
-    state: &'a State,
-    ticket: Option<Ticket>,
+fn read<'a>(state: &State, call: Call<'a>) -> Result<Reading<'a>, ApiError> {
+    let mut reading = Reading::new(call.ask.dialect(), call.body, call.history)?;
+    state.signatures.fill(&mut reading.request);
+    Ok(reading)
 }
 
-impl Running<'_> {
-    fn succeeded(mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.state.ledger().success(ticket);
-        }
-    }
-
-    fn failed(mut self, id: &str, verdict: &Verdict) {
-        if let Some(ticket) = self.ticket.take() {
-            note_failure(self.state, ticket, id, verdict);
-        }
-    }
-}
-
-impl Drop for Running<'_> {
+/// One that waits gives its place in the queue back, however it ends.
+impl Drop for Search<'_, '_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.state.ledger().abandon(ticket);
+        if let Some(number) = self.walk.queued() {
+            self.state.ledger().leave(number);
+            self.state.bell.ring();
         }
-    }
-}
-
-/// Tells ledger and log of a failed attempt, or of an answer that broke off.
-pub fn note_failure(state: &State, ticket: Ticket, id: &str, verdict: &Verdict) {
-    let name = state.upstreams.get(ticket.backend).map_or("?", |upstream| &upstream.name);
-    if verdict.class.is_clients() {
-        // What a provider says of a bad request may quote it, and prompts do not belong into a log.
-        log::debug!("[{id}] {name}: {} ({})", verdict.class.words(), verdict.status.unwrap_or(0));
-    } else {
-        log::debug!("[{id}] {name}: {verdict}");
-    }
-    state.stats.failed(ticket.backend, verdict, Instant::now());
-    let noted = state.ledger().failure(ticket, verdict, Instant::now(), &mut fastrand::Rng::new());
-    if noted.first {
-        log::warn!("backend {name}: {verdict}");
     }
 }

@@ -1,21 +1,28 @@
 //! What one configuration becomes: backends ready to be called, and what is known about them.
 
+use super::affinity::Affinity;
+use super::bell::Bell;
+use super::demand::{certainly_fits, rough};
 use super::signatures::Signatures;
 use super::stats::Stats;
 use super::store::Store;
 use super::upstream::{Trust, Upstream, Via};
-use crate::config::{Backend, BackendKind, Config, ModelRouting};
+use crate::config::{Backend, BackendKind, Config, ModelRouting, ProxyChoice, Selection};
+use crate::limits::OUTPUT_TOKENS_RESERVED;
 use crate::net::pool::Pool;
 use crate::net::proxy_env::ProxyEnv;
-use crate::route::ledger::{Ledger, Scopes, Standing};
-use crate::route::mask;
+use crate::provider::quota::rules;
+use crate::route::fit::{Abilities, Demand};
+use crate::route::ledger::{Ledger, Member, Report, Salt, Scopes};
 use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
+use crate::route::saved::Saved;
+use crate::route::{Now, mask};
 use crate::secret::Secret;
 use std::cmp::Reverse;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// One configuration in force. A reload makes another; running requests keep theirs.
 pub struct State {
@@ -35,11 +42,32 @@ pub struct State {
     hosts: Vec<String>,
     /// What no log and no client may see, longest first.
     pub secrets: Vec<Secret>,
+    /// Rings when there may be room for who waits.
+    pub bell: Bell,
+    /// Who answered which conversation, shared over reloads.
+    pub affinity: Arc<Affinity>,
+    salt: Salt,
     ledger: Mutex<Ledger>,
 }
 
+/// A request as far as its plan goes.
+pub struct Plan {
+    /// Over the backends.
+    pub walk: Walk,
+    /// What it is expected to take, in tokens.
+    pub tokens: u64,
+    /// Which conversation it belongs to, if that counts.
+    pub conversation: Option<u64>,
+}
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    Now { mono: Instant::now(), wall: SystemTime::now() }
+}
+
 impl State {
-    /// Makes the backends of `config` ready. What `previous` knows about the same ones is kept.
+    /// Makes the backends of `config` ready. What `previous` knows about the same ones is kept, or what an earlier run
+    /// has saved.
     ///
     /// # Errors
     /// What cannot be used, in one line.
@@ -48,20 +76,26 @@ impl State {
         trust: &mut Trust,
         proxies: &ProxyEnv,
         previous: Option<&Self>,
+        saved: Option<&Saved>,
     ) -> Result<Self, String> {
         let upstreams = config.backends.iter().map(|backend| {
             Upstream::new(backend, trust, proxies).map_err(|e| format!("backend {}: {e}", backend.name))
         });
         let upstreams = upstreams.collect::<Result<Vec<_>, _>>()?;
-        let mut ledger = Ledger::new(config.backends.iter().map(scopes));
+        let salt = previous.map(|previous| previous.salt).or(saved.and_then(Saved::salt));
+        let salt = salt.unwrap_or_else(|| [fastrand::u64(..), fastrand::u64(..)]);
+        let mut ledger = Ledger::new(now(), config.backends.iter().map(|backend| member(salt, backend)));
         if let Some(previous) = previous {
             ledger.adopt(&previous.ledger());
+        } else if let Some(saved) = saved {
+            ledger.restore(saved, now());
         }
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
         let responses = previous.map(|previous| Arc::clone(&previous.responses)).unwrap_or_default();
         let signatures = previous.map(|previous| Arc::clone(&previous.signatures)).unwrap_or_default();
         let names = config.backends.iter().map(|backend| backend.name.as_str());
         let stats = Stats::new(names, previous.map(|previous| &previous.stats));
+        let affinity = previous.map(|previous| Arc::clone(&previous.affinity)).unwrap_or_default();
         let (hosts, secrets) = (hosts(&upstreams), secrets(&config, &upstreams));
         Ok(Self {
             config,
@@ -72,6 +106,9 @@ impl State {
             stats,
             hosts,
             secrets,
+            bell: Bell::default(),
+            affinity,
+            salt,
             ledger: Mutex::new(ledger),
         })
     }
@@ -82,19 +119,26 @@ impl State {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How each backend stands, in the order of the config.
-    pub fn standings(&self, now: Instant) -> Vec<Standing> {
+    /// What is known of each backend, in the order of the config.
+    pub fn reports(&self, now: Instant) -> Vec<Report> {
         let ledger = self.ledger();
-        (0..self.config.backends.len()).map(|backend| ledger.standing(backend, now)).collect()
+        (0..self.config.backends.len()).filter_map(|backend| ledger.report(backend, now)).collect()
     }
 
-    /// The walk for a request that asks for `model`.
-    pub fn walk(&self, model: Option<&str>) -> Walk {
-        self.walk_in(model, &self.ledger())
+    /// What the ledger knows, to be kept for the next run.
+    pub fn save(&self) -> Saved {
+        self.ledger().save(self.salt, now())
     }
 
-    /// The same under the lock of the ledger.
-    pub fn walk_in(&self, model: Option<&str>, ledger: &Ledger) -> Walk {
+    /// Plans a request of so many bytes. `exact` looks closer at what it asks for, where its length is not enough to
+    /// tell; `opening` is how its conversation began.
+    pub fn plan(
+        &self,
+        model: Option<&str>,
+        bytes: usize,
+        exact: impl FnOnce() -> Option<Demand>,
+        opening: impl FnOnce() -> Option<String>,
+    ) -> Plan {
         let config = &self.config;
         let models = config.backends.iter().map(|backend| backend.model.as_str());
         let routing = match config.model_routing {
@@ -102,15 +146,48 @@ impl State {
             ModelRouting::Match => Routing::Match,
         };
         let chosen = candidates(routing, model, &config.model_name, models);
-        let mut order: Vec<Candidate> =
-            chosen.into_iter().filter_map(|backend| self.candidate(backend)).collect();
+        let time = Instant::now();
+        let fits = certainly_fits(&self.ledger(), &chosen, bytes, time);
+        // Not under the lock of the ledger.
+        let demand = if fits { None } else { exact() }.unwrap_or_else(|| rough(bytes));
+        let is_sticky = config.selection == Selection::Sticky;
+        let conversation = if is_sticky { opening() } else { None }.map(|opening| conversation(&opening));
+        let known = conversation.and_then(|conversation| self.affinity.backend(conversation));
+
+        let mut ledger = self.ledger();
+        ledger.set_clock(now());
+        let candidate = |backend| self.candidate(&ledger, backend, &demand, known, time);
+        let mut order: Vec<Candidate> = chosen.into_iter().filter_map(candidate).collect();
         plan::order(&mut order, &mut fastrand::Rng::new());
-        Walk::new(&order, ledger, config.keep_cycles, Instant::now(), config.max_wait)
+        let tokens = demand.tokens.saturating_add(OUTPUT_TOKENS_RESERVED);
+        let walk = Walk::new(&order, &ledger, tokens, config.keep_cycles, time, config.max_wait);
+        Plan { walk, tokens, conversation }
     }
 
-    fn candidate(&self, backend: usize) -> Option<Candidate> {
+    fn candidate(
+        &self,
+        ledger: &Ledger,
+        backend: usize,
+        demand: &Demand,
+        known: Option<u64>,
+        now: Instant,
+    ) -> Option<Candidate> {
         let settings = self.config.backends.get(backend)?;
-        Some(Candidate { backend, priority: settings.priority, context: settings.context, unfit: None })
+        let rank = match self.config.selection {
+            Selection::Random => 0,
+            Selection::LeastUsed => {
+                let (left, used) = ledger.share_left(backend, now);
+                // `as` saturates. Thousandths first, then the number of requests.
+                (((1.0 - left) * 1000.0) as u64) << 32 | used.min(u64::from(u32::MAX))
+            }
+            Selection::Sticky => {
+                let own = ledger.scopes(backend).map(|scopes| scopes.backend);
+                u64::from(known.is_none() || own != known)
+            }
+        };
+        let unfit = ledger.unfit(backend, demand, now);
+        let context = ledger.context(backend, now);
+        Some(Candidate { backend, priority: settings.priority, rank, context, unfit })
     }
 
     /// A text of a provider without any key of ours, and without whatever else looks like one.
@@ -183,16 +260,37 @@ fn is_credential(header: &str) -> bool {
     ["auth", "cookie", "key", "secret", "token"].iter().any(|word| header.contains(word))
 }
 
-fn scopes(backend: &Backend) -> Scopes {
+/// The backend as the ledger sees it.
+fn member(salt: Salt, backend: &Backend) -> Member {
     let (base_url, key) = match &backend.kind {
-        BackendKind::Demo(_) => (String::new(), 0),
+        BackendKind::Demo(_) => (String::new(), ""),
         BackendKind::Http(http) => {
-            let mut hasher = DefaultHasher::new();
-            http.key.hash(&mut hasher);
             let scheme = if http.url.tls { "https" } else { "http" };
-            (format!("{scheme}://{}{}", http.url.host_header(), http.url.path), hasher.finish())
+            let by = match &http.proxy {
+                ProxyChoice::Environment => String::new(),
+                ProxyChoice::Direct => " directly".into(),
+                ProxyChoice::Url(proxy) => format!(" by {}:{}", proxy.host, proxy.port),
+            };
+            (format!("{scheme}://{}{}{by}", http.url.host_header(), http.url.path), http.key.expose())
         }
     };
     let provider = backend.provider.to_ascii_lowercase();
-    Scopes::new(&provider, &base_url, key, backend.account.as_deref(), &backend.model)
+    let account = backend.account.as_deref();
+    let mut rules = rules(&provider);
+    // Only its free models have limits that are told.
+    rules.shared &= provider != "openrouter" || backend.model.ends_with(":free");
+    Member {
+        scopes: Scopes::new(salt, &provider, &base_url, key, account, &backend.model),
+        limits: backend.limits,
+        rules,
+        grouped: account.is_some(),
+        abilities: Abilities { context: backend.context, vision: backend.vision, tools: backend.tools },
+    }
+}
+
+/// A name for a conversation, good for this process.
+fn conversation(opening: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    opening.hash(&mut hasher);
+    hasher.finish()
 }

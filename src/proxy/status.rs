@@ -3,8 +3,10 @@
 use super::state::State;
 use super::stats::{Counts, Times, class_name};
 use crate::date::Civil;
+use crate::provider::ratelimit::{Span, Unit};
 use crate::route::Now;
-use crate::route::ledger::Standing;
+use crate::route::ledger::{Report, Standing};
+use crate::route::quota::{Shortage, Source, WindowReport};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ struct Status<'a> {
     started: String,
     uptime_seconds: u64,
     requests_in_flight: usize,
+    requests_waiting: usize,
     backends: Vec<Backend<'a>>,
 }
 
@@ -26,6 +29,9 @@ struct Backend<'a> {
     priority: u32,
     standing: &'static str,
     bench: Option<Bench>,
+    in_flight: u64,
+    limits: Vec<Limit>,
+    context: Option<u64>,
     last_error: Option<LastError>,
     last_success: Option<String>,
     latency_ms: Latency,
@@ -36,9 +42,20 @@ struct Backend<'a> {
 struct Bench {
     class: &'static str,
     source: &'static str,
-    since: String,
+    since: Option<String>,
     until: String,
     seconds_left: u64,
+}
+
+#[derive(Serialize)]
+struct Limit {
+    unit: &'static str,
+    window: &'static str,
+    limit: Option<u64>,
+    used: Option<u64>,
+    left: Option<u64>,
+    resets: Option<String>,
+    source: &'static str,
 }
 
 #[derive(Serialize)]
@@ -64,9 +81,9 @@ struct Totals {
 
 /// The whole page as JSON.
 pub fn json(state: &State, now: Now) -> String {
-    let standings = state.standings(now.mono);
-    let backends = state.config.backends.iter().zip(standings).enumerate();
-    let backends = backends.map(|(place, (config, standing))| {
+    let reports = state.reports(now.mono);
+    let backends = state.config.backends.iter().zip(reports).enumerate();
+    let backends = backends.map(|(place, (config, report))| {
         let series = state.stats.backend(place);
         let counts = series.map(|series| series.counts()).unwrap_or_default();
         Backend {
@@ -74,8 +91,11 @@ pub fn json(state: &State, now: Now) -> String {
             provider: &config.provider,
             model: &config.model,
             priority: config.priority,
-            standing: standing_name(standing),
-            bench: bench(standing, now),
+            standing: standing_name(report.standing),
+            bench: bench(report.standing, now),
+            in_flight: report.in_flight,
+            limits: windows(&report).into_iter().map(|window| limit(window, now)).collect(),
+            context: report.abilities.context,
             last_error: counts.last_error.map(|error| LastError {
                 class: class_name(error.class),
                 status: error.status,
@@ -92,31 +112,102 @@ pub fn json(state: &State, now: Now) -> String {
         started: Civil::of(began_at).rfc3339(),
         uptime_seconds: now.mono.saturating_duration_since(began).as_secs(),
         requests_in_flight: state.stats.in_flight(),
+        requests_waiting: state.ledger().waiting(),
         backends: backends.collect(),
     };
     // Only maps with keys that are no text could fail.
     serde_json::to_string_pretty(&status).unwrap_or_default() + "\n"
 }
 
-/// The name of a standing in JSON.
-pub fn standing_name(standing: Standing) -> &'static str {
+fn standing_name(standing: Standing) -> &'static str {
     match standing {
         Standing::Open => "open",
         Standing::HalfOpen => "half_open",
         Standing::Probing => "probing",
         Standing::Benched { .. } => "benched",
+        Standing::Short(Shortage::Busy) => "busy",
+        Standing::Short(Shortage::Spent { .. }) => "used_up",
     }
 }
 
+/// Whether it would not be asked for longer than a request runs.
+pub fn rests(standing: Standing) -> bool {
+    matches!(standing, Standing::Benched { .. } | Standing::Short(Shortage::Spent { .. }))
+}
+
 fn bench(standing: Standing, now: Now) -> Option<Bench> {
-    let Standing::Benched { until, known, class, since } = standing else { return None };
+    let (class, source, since, until) = match standing {
+        Standing::Benched { until, known, class, since } => {
+            (class_name(class), if known { "told" } else { "guessed" }, Some(since), until)
+        }
+        Standing::Short(Shortage::Spent { unit, until, source, .. }) => {
+            let class = if unit == Unit::Requests { "requests_used_up" } else { "tokens_used_up" };
+            (class, source_name(source), None, until)
+        }
+        _ => return None,
+    };
     Some(Bench {
-        class: class_name(class),
-        source: if known { "told" } else { "guessed" },
-        since: moment(since, now),
+        class,
+        source,
+        since: since.map(|since| moment(since, now)),
         until: moment(until, now),
         seconds_left: seconds_up(until.saturating_duration_since(now.mono)),
     })
+}
+
+/// The windows of a backend, each once: where its account counts the same, the one with less left.
+pub fn windows(report: &Report) -> Vec<WindowReport> {
+    let mut windows: Vec<WindowReport> = Vec::new();
+    for window in &report.windows {
+        match windows.iter_mut().find(|known| (known.unit, known.span) == (window.unit, window.span)) {
+            // What is not known is no reason to rest.
+            Some(known) if window.left.unwrap_or(u64::MAX) < known.left.unwrap_or(u64::MAX) => {
+                *known = *window
+            }
+            Some(_) => {}
+            None => windows.push(*window),
+        }
+    }
+    windows
+}
+
+fn limit(window: WindowReport, now: Now) -> Limit {
+    let WindowReport { unit, span, limit, used, left, resets, source } = window;
+    Limit {
+        unit: unit_name(unit),
+        window: span_name(span),
+        limit,
+        used,
+        left,
+        resets: resets.map(|resets| moment(resets, now)),
+        source: source_name(source),
+    }
+}
+
+/// The name of a unit in JSON and as a label.
+pub fn unit_name(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Requests => "requests",
+        Unit::Tokens => "tokens",
+    }
+}
+
+/// The name of a window in JSON and as a label.
+pub fn span_name(span: Span) -> &'static str {
+    match span {
+        Span::Minute => "minute",
+        Span::Hour => "hour",
+        Span::Day => "day",
+        Span::Month => "month",
+        Span::Unnamed => "unnamed",
+    }
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Told => "told",
+        Source::Counted => "counted",
+    }
 }
 
 /// Whole seconds, rounded up: after them it is over.
@@ -169,6 +260,36 @@ mod tests {
         }
         let no_clock = Now { wall: SystemTime::UNIX_EPOCH, ..now };
         assert_eq!(moment(now.mono - second, no_clock), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn of_two_windows_of_a_kind_the_scarcer_counts() {
+        let window = |unit, left, source| WindowReport {
+            unit,
+            span: Span::Day,
+            limit: Some(10),
+            used: None,
+            left,
+            resets: None,
+            source,
+        };
+        let report = |windows| Report {
+            standing: Standing::Open,
+            in_flight: 0,
+            windows,
+            abilities: Default::default(),
+        };
+        let (told, counted) = (Source::Told, Source::Counted);
+        let found = windows(&report(vec![
+            window(Unit::Requests, Some(7), counted),
+            window(Unit::Requests, Some(3), told),
+            window(Unit::Tokens, None, told),
+            window(Unit::Requests, Some(9), told),
+            window(Unit::Tokens, Some(u64::MAX - 1), counted),
+        ]));
+        let found: Vec<_> = found.iter().map(|window| (window.unit, window.left, window.source)).collect();
+        let expected = [(Unit::Requests, Some(3), told), (Unit::Tokens, Some(u64::MAX - 1), counted)];
+        assert_eq!(found, expected);
     }
 
     #[test]

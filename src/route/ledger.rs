@@ -1,53 +1,43 @@
-//! Who is benched until when: by failures of the past, per backend, per key, per account.
+//! What is known about all backends: who rests until when, what each may still take, what it cannot do, and who
+//! waits for it. Per backend, key, account and provider.
 //!
-//! Holds no secret (identities are hashes), no clock and no dice; knows nothing of requests.
+//! Holds no secret (identities are hashes), no clock and no dice; knows nothing of requests but their length.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fastrand::Rng;
 
-use crate::limits::{
-    BENCH_CREDIT, BENCH_DAY, BENCH_DOWN, BENCH_FORBIDDEN, BENCH_KEY, BENCH_MODEL, BENCH_MONTH, BENCH_RATE,
-    PROBE_TIME,
-};
-use crate::route::verdict::{Class, Retry, Scope, Source, Verdict, Window};
+use crate::limits::{LEARNED_TIME, WAITING_MAX};
+use crate::provider::Limits;
+use crate::provider::quota::{Rules, rules};
+use crate::provider::ratelimit::{Told, unix_ms};
+use crate::route::Now;
+use crate::route::bench::{Bench, End};
+use crate::route::fit::{Abilities, Demand, Unfit};
+use crate::route::quota::{Amount, Clock, Meter, Shortage, WindowReport};
+pub use crate::route::scopes::{Salt, Scopes};
+use crate::route::verdict::{Class, Scope, Verdict};
 
-/// What a backend shares with others, as hashes: equal ones are the same thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scopes {
-    /// One provider at one URL.
-    pub provider: u64,
-    /// One model there.
-    pub model: u64,
-    key: u64,
-    account: u64,
-    backend: u64,
+/// One backend as the ledger has to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// What it shares.
+    pub scopes: Scopes,
+    /// What it may take, by the config.
+    pub limits: Limits,
+    /// How its provider counts.
+    pub rules: Rules,
+    /// It belongs to an `account`, whose limits it shares.
+    pub grouped: bool,
+    /// What it can do, by the config.
+    pub abilities: Abilities,
 }
 
-impl Scopes {
-    /// `key` is a hash of the key. Without an `account` group the key stands for its account.
-    pub fn new(provider: &str, base_url: &str, key: u64, account: Option<&str>, model: &str) -> Self {
-        fn hash(value: impl Hash) -> u64 {
-            let mut hasher = DefaultHasher::new();
-            value.hash(&mut hasher);
-            hasher.finish()
-        }
-        let base_url = base_url.trim_end_matches('/');
-        // OpenRouter's free models share limits among themselves, not with the paid ones of the account.
-        let free = model.ends_with(":free");
-        let key = hash((provider, base_url, key));
-        Self {
-            provider: hash((provider, base_url)),
-            model: hash((provider, base_url, model)),
-            key,
-            account: match account {
-                // With the provider: "main" at two providers is not one account.
-                Some(account) => hash((provider, account, free)),
-                None => hash((key, free)),
-            },
-            backend: hash((key, account, model)),
-        }
+impl Member {
+    /// One of which nothing else is known.
+    pub fn new(scopes: Scopes) -> Self {
+        let abilities = Abilities::default();
+        Self { scopes, limits: Limits::default(), rules: rules(""), grouped: false, abilities }
     }
 }
 
@@ -56,9 +46,9 @@ impl Scopes {
 pub enum Standing {
     /// Yes.
     Open,
-    /// It was down and its bench is over: one may try.
+    /// It rested by our guess, and that is over: one may try.
     HalfOpen,
-    /// It was down, and somebody is trying right now.
+    /// The same, and somebody is trying right now.
     Probing,
     /// Not before `until`.
     Benched {
@@ -71,15 +61,33 @@ pub enum Standing {
         /// When the failure behind it was noted.
         since: Instant,
     },
+    /// It would refuse: its limits are reached.
+    Short(Shortage),
 }
 
-/// An attempt that has begun. Give it back by `success`, `failure` or `abandon`; one that is lost only makes
-/// others wait for [`PROBE_TIME`].
+/// An attempt that has begun. It ends with [`Ledger::end`], whatever else was noted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// Index of the backend.
     pub backend: usize,
     began: Instant,
+    /// Expected to be used.
+    tokens: u64,
+    /// All that was counted when it began, by meter.
+    marks: [Amount; 2],
+}
+
+/// What an attempt has used in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// So many tokens, by the provider's word.
+    Tokens(u64),
+    /// What was expected: nobody has said.
+    Expected,
+    /// It was refused or has failed, which counts where the provider counts it.
+    Refused,
+    /// It has not reached the provider.
+    Nothing,
 }
 
 /// What a failure has caused.
@@ -91,74 +99,120 @@ pub struct Noted {
     pub first: bool,
 }
 
-/// Benches of all backends; the index of a backend is its place in the config.
+/// One backend as others see it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether it may be asked.
+    pub standing: Standing,
+    /// Requests that run.
+    pub in_flight: u64,
+    /// Its limits.
+    pub windows: Vec<WindowReport>,
+    /// What it can do, configured or learned.
+    pub abilities: Abilities,
+}
+
+/// All backends; the index of one is its place in the config.
 ///
 /// Rules: a told end is never shortened or capped, only ever outlived, or lifted by a success that began after
 /// it. A guessed end doubles with each *step*. Failures of attempts that began before the last step belong to that
 /// step: twenty parallel 429s are one. A client's mistake benches nobody.
 #[derive(Debug)]
 pub struct Ledger {
-    entries: Vec<Entry>,
-    /// First one per backend, then those of keys and accounts, shared by their backends.
-    benches: Vec<Bench>,
+    clock: Clock,
+    pub(super) entries: Vec<Entry>,
+    /// First one per backend, then those of keys, accounts and providers, shared by their backends.
+    pub(super) places: Vec<Place>,
+    waiting: Vec<Waiter>,
+    next_waiter: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
-    scopes: Scopes,
-    /// Places in `Ledger::benches`; valid by construction, as neither list changes.
+pub(super) struct Entry {
+    pub(super) scopes: Scopes,
+    limits: Limits,
+    rules: Rules,
+    abilities: Abilities,
+    /// What its refusals have said, and when the last of them did.
+    pub(super) learned: Option<(Abilities, Instant)>,
+    /// Places in `Ledger::places`; valid by construction, as neither list changes.
     key: usize,
     account: usize,
+    provider: usize,
+    /// Where its limits are counted: its own place or that of the account.
+    counted: usize,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Bench {
-    told: Option<End>,
-    guessed: Option<End>,
-    steps: [Steps; KINDS],
-    /// When the running probe began.
-    probe: Option<Instant>,
-    /// All failures noted here: who waits for another's probe sees by it that the probe has failed.
-    failures: u32,
-    warned: Option<Class>,
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) identity: u64,
+    pub(super) bench: Bench,
+    pub(super) meter: Meter,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct End {
-    until: Instant,
-    since: Instant,
-    class: Class,
+/// A request that waits, and the places whose limits it waits for.
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    places: Vec<usize>,
 }
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Steps {
-    count: u32,
-    last: Option<Instant>,
-}
-
-/// Each kind of failure doubles by itself: a timeout between two 429s does not start them over.
-const KINDS: usize = 4;
 
 impl Ledger {
-    /// Nobody is benched.
-    pub fn new(backends: impl IntoIterator<Item = Scopes>) -> Self {
-        let mut entries: Vec<Entry> =
-            backends.into_iter().map(|scopes| Entry { scopes, key: 0, account: 0 }).collect();
-        let mut shared: Vec<u64> = Vec::new();
-        let own = entries.len();
-        let mut place = |identity: u64| {
-            let at = shared.iter().position(|known| *known == identity).unwrap_or_else(|| {
-                shared.push(identity);
-                shared.len() - 1
-            });
-            own + at
+    /// Nobody is benched, nothing is used.
+    pub fn new(now: Now, members: impl IntoIterator<Item = Member>) -> Self {
+        let members: Vec<Member> = members.into_iter().collect();
+        let place = |identity, rules: Rules| Place {
+            identity,
+            bench: Bench::default(),
+            meter: Meter::new(rules.day, now.mono),
         };
-        for entry in &mut entries {
-            entry.key = place(entry.scopes.key);
-            entry.account = place(entry.scopes.account);
+        let mut places: Vec<Place> =
+            members.iter().map(|member| place(member.scopes.backend, member.rules)).collect();
+        let own = places.len();
+        let mut shared = |identity, rules| {
+            let known = places.iter().skip(own).position(|place| place.identity == identity);
+            known.map_or_else(
+                || {
+                    places.push(place(identity, rules));
+                    places.len() - 1
+                },
+                |at| own + at,
+            )
+        };
+        let entries = members.into_iter().enumerate().map(|(index, member)| {
+            let Member { scopes, limits, rules, grouped, abilities } = member;
+            let account = shared(scopes.account, rules);
+            Entry {
+                scopes,
+                limits,
+                rules,
+                abilities,
+                learned: None,
+                key: shared(scopes.key, rules),
+                account,
+                provider: shared(scopes.provider, rules),
+                counted: if grouped || rules.shared { account } else { index },
+            }
+        });
+        let mut entries: Vec<Entry> = entries.collect();
+        share_limits(&mut entries);
+        let clock = Clock::new(now.mono, unix_ms(now.wall));
+        Self { clock, entries, places, waiting: Vec::new(), next_waiter: 0 }
+    }
+
+    /// How moments of the ledger read on the wall.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The wall clock may have been set since the start (small boards have none of their own).
+    pub fn set_clock(&mut self, now: Now) {
+        let at_origin = i64::try_from(now.mono.saturating_duration_since(self.clock.origin).as_millis());
+        let wall = unix_ms(now.wall).saturating_sub(at_origin.unwrap_or(i64::MAX));
+        // Not for every millisecond of drift: a midnight may come a second late.
+        if wall.abs_diff(self.clock.wall) > 1000 {
+            self.clock.wall = wall;
         }
-        let benches = vec![Bench::default(); own + shared.len()];
-        Self { entries, benches }
     }
 
     /// What the backend shares. `None` if there is no such backend.
@@ -166,81 +220,159 @@ impl Ledger {
         self.entries.get(backend).map(|entry| entry.scopes)
     }
 
-    /// Whether it may be asked now. A backend that does not exist is open.
-    pub fn standing(&self, backend: usize, now: Instant) -> Standing {
+    /// Whether it may be asked now, with so many tokens. A backend that does not exist is open.
+    pub fn standing(&self, backend: usize, tokens: u64, now: Instant) -> Standing {
         let mut last: Option<(End, bool)> = None;
-        for bench in self.places(backend).filter_map(|place| self.benches.get(place)) {
-            for (end, known) in [(bench.told, true), (bench.guessed, false)] {
-                if let Some(end) = end.filter(|end| end.until > now)
-                    && last.is_none_or(|(last, _)| last.until < end.until)
+        let (mut doubtful, mut probing) = (false, false);
+        for bench in self.places_of(backend).map(|place| &place.bench) {
+            if let Some((end, known)) = bench.end(now)
+                && last.is_none_or(|(last, _)| last.until < end.until)
+            {
+                last = Some((end, known));
+            }
+            doubtful |= bench.is_doubtful();
+            probing |= bench.is_doubtful() && bench.is_probed(now);
+        }
+        let shortage = self.shortage(backend, tokens, now);
+        match (last, shortage) {
+            (Some((end, _)), Some(Shortage::Spent { until, .. })) if until > end.until => {}
+            (Some((End { class: Class::Down, .. }, false)), _) if probing => return Standing::Probing,
+            (Some((End { until, since, class }, known)), _) => {
+                return Standing::Benched { until, known, class, since };
+            }
+            (None, _) => {}
+        }
+        match shortage {
+            Some(shortage) => Standing::Short(shortage),
+            None if probing => Standing::Probing,
+            None if doubtful => Standing::HalfOpen,
+            None => Standing::Open,
+        }
+    }
+
+    fn shortage(&self, backend: usize, tokens: u64, now: Instant) -> Option<Shortage> {
+        let entry = self.entries.get(backend)?;
+        let mut last = None;
+        for at in Self::meters_of(entry, backend) {
+            let limits = if at == entry.counted { entry.limits } else { Limits::default() };
+            let shortage = self.places.get(at)?.meter.shortage(&limits, tokens, now, &self.clock);
+            last = match (last, shortage) {
+                (Some(Shortage::Spent { until: last, .. }), Some(Shortage::Spent { until, .. }))
+                    if until > last =>
                 {
-                    last = Some((end, known));
+                    shortage
                 }
+                (Some(Shortage::Busy) | None, Some(_)) => shortage,
+                (last, _) => last,
+            };
+        }
+        last
+    }
+
+    /// How many failures were noted for this backend, or its provider as a whole.
+    pub fn failures(&self, backend: usize) -> u32 {
+        let entry = self.entries.get(backend);
+        let places = entry.into_iter().flat_map(|entry| [backend, entry.provider]);
+        places
+            .filter_map(|at| self.places.get(at))
+            .fold(0, |sum, place| sum.wrapping_add(place.bench.failures))
+    }
+
+    /// Why a request cannot succeed there, if that is known.
+    pub fn unfit(&self, backend: usize, demand: &Demand, now: Instant) -> Option<Unfit> {
+        let entry = self.entries.get(backend)?;
+        let per_minute = Self::meters_of(entry, backend).into_iter().filter_map(|at| {
+            let limits = if at == entry.counted { entry.limits } else { Limits::default() };
+            self.places.get(at)?.meter.tokens_max(&limits, now)
+        });
+        entry.abilities(now).unfit(demand, per_minute.min())
+    }
+
+    /// Its context window in tokens, if that is known.
+    pub fn context(&self, backend: usize, now: Instant) -> Option<u64> {
+        self.entries.get(backend).and_then(|entry| entry.abilities(now).context)
+    }
+
+    /// The part of its scarcest limit that is left, and the requests it had today: who has most left is asked first
+    /// by `selection: least_used`.
+    pub fn share_left(&self, backend: usize, now: Instant) -> (f64, u64) {
+        let Some(entry) = self.entries.get(backend) else { return (1.0, 0) };
+        let mut left = 1.0_f64;
+        for at in Self::meters_of(entry, backend) {
+            let limits = if at == entry.counted { entry.limits } else { Limits::default() };
+            let share = self.places.get(at).map(|place| place.meter.share_left(&limits, now, &self.clock));
+            left = left.min(share.unwrap_or(1.0));
+        }
+        let used = self.places.get(entry.counted).map(|place| place.meter.used_today(now, &self.clock));
+        (left, used.unwrap_or(0))
+    }
+
+    /// An attempt begins that is expected to use so many tokens. If the backend rested by a guess, it is the probe
+    /// that others wait for.
+    pub fn begin(&mut self, backend: usize, tokens: u64, now: Instant) -> Ticket {
+        let mut ticket = Ticket { backend, began: now, tokens, marks: Default::default() };
+        self.each_bench(backend, |bench| bench.begin(now));
+        let Some(entry) = self.entries.get(backend) else { return ticket };
+        for (at, mark) in [backend, entry.account].into_iter().zip(&mut ticket.marks) {
+            if let Some(place) = self.places.get_mut(at) {
+                *mark = place.meter.begin(tokens, now, &self.clock);
             }
         }
-        let probing = || self.benches.get(backend).is_some_and(|bench| bench.is_probed(now));
-        match last {
-            Some((End { class: Class::Down, .. }, false)) if probing() => Standing::Probing,
-            Some((End { until, since, class }, known)) => Standing::Benched { until, known, class, since },
-            None if !self.benches.get(backend).is_some_and(Bench::was_down) => Standing::Open,
-            None if probing() => Standing::Probing,
-            None => Standing::HalfOpen,
+        ticket
+    }
+
+    /// An answer has told of limits.
+    pub fn told(&mut self, ticket: Ticket, told: &[Told], now: Instant) {
+        let Some(entry) = self.entries.get(ticket.backend) else { return };
+        let [own, account] = ticket.marks;
+        let (at, mark) = if entry.rules.shared { (entry.account, account) } else { (ticket.backend, own) };
+        if let Some(place) = self.places.get_mut(at) {
+            for fact in told {
+                place.meter.told(fact, ticket.began, mark, now, &self.clock);
+            }
         }
     }
 
-    /// How many failures were noted for this backend in all.
-    pub fn failures(&self, backend: usize) -> u32 {
-        self.benches.get(backend).map_or(0, |bench| bench.failures)
-    }
-
-    /// An attempt begins. If the backend was down, it is the probe that others wait for.
-    pub fn begin(&mut self, backend: usize, now: Instant) -> Ticket {
-        if let Some(bench) = self.benches.get_mut(backend).filter(|bench| bench.was_down()) {
-            bench.probe = Some(now);
-        }
-        Ticket { backend, began: now }
+    /// A refusal has told what the backend cannot do. It is believed for a day: accounts and models change.
+    pub fn learn(&mut self, backend: usize, learned: Abilities, now: Instant) {
+        let Some(entry) = self.entries.get_mut(backend).filter(|_| learned != Abilities::default()) else {
+            return;
+        };
+        let before = entry.learned.filter(|(_, at)| is_fresh(*at, now)).map(|(before, _)| before);
+        entry.learned = Some((learned.or(before.unwrap_or_default()), now));
     }
 
     /// Content has come: to be called at the first of it, not at the end of the answer.
     pub fn success(&mut self, ticket: Ticket) {
-        for place in self.places(ticket.backend) {
-            let Some(bench) = self.benches.get_mut(place) else { continue };
-            bench.end_probe(ticket);
-            // What began before a limit was reached proves nothing about the limit.
-            let outdated = |end: &End| end.since < ticket.began;
-            bench.told = bench.told.filter(|end| !outdated(end));
-            bench.guessed = bench.guessed.filter(|end| end.class.is_limit() && !outdated(end));
-            for (kind, steps) in bench.steps.iter_mut().enumerate() {
-                if kind >= LIMIT_KINDS || steps.last.is_some_and(|last| last < ticket.began) {
-                    *steps = Steps::default();
-                }
-            }
-            bench.warned = None;
-        }
+        self.each_bench(ticket.backend, |bench| bench.succeeded(ticket.began));
     }
 
     /// The attempt has failed: benches what the verdict says, for how long DESIGN says.
     pub fn failure(&mut self, ticket: Ticket, verdict: &Verdict, now: Instant, rng: &mut Rng) -> Noted {
-        let Some(entry) = self.entries.get(ticket.backend) else {
-            return Noted { until: None, first: false };
-        };
-        let place = match verdict.scope {
+        let nothing = Noted { until: None, first: false };
+        let Some(entry) = self.entries.get(ticket.backend) else { return nothing };
+        let at = match verdict.scope {
             Scope::Request => None,
             Scope::Backend => Some(ticket.backend),
             Scope::Key => Some(entry.key),
             Scope::Account => Some(entry.account),
+            Scope::Provider => Some(entry.provider),
         };
-        if let Some(own) = self.benches.get_mut(ticket.backend) {
-            own.failures = own.failures.wrapping_add(1);
-            own.end_probe(ticket);
+        self.each_bench(ticket.backend, |bench| {
+            bench.end_probe(ticket.began);
             if verdict.class != Class::Down {
-                own.has_answered(ticket);
+                bench.has_answered(ticket.began);
+            }
+        });
+        let whose = [Some(ticket.backend), at.filter(|at| *at != ticket.backend)];
+        for at in whose.into_iter().flatten() {
+            if let Some(place) = self.places.get_mut(at) {
+                place.bench.failures = place.bench.failures.wrapping_add(1);
             }
         }
-        let Some(bench) = place.and_then(|place| self.benches.get_mut(place)) else {
-            return Noted { until: None, first: false };
-        };
-        bench.note(ticket, verdict.class, verdict.retry, now, rng);
+        let Some(place) = at.and_then(|at| self.places.get_mut(at)) else { return nothing };
+        let bench = &mut place.bench;
+        bench.failed(ticket.began, verdict.class, verdict.retry, now, rng);
         let first = verdict.class.needs_somebody() && bench.warned != Some(verdict.class);
         if first {
             bench.warned = Some(verdict.class);
@@ -249,155 +381,172 @@ impl Ledger {
         Noted { until: ends.max().filter(|until| *until > now), first }
     }
 
-    /// The client has left before the attempt showed anything.
-    pub fn abandon(&mut self, ticket: Ticket) {
-        if let Some(bench) = self.benches.get_mut(ticket.backend) {
-            bench.end_probe(ticket);
-        }
-    }
-
-    /// Takes over, after a reload of the config, what `old` knew of the same backends, keys and accounts.
-    pub fn adopt(&mut self, old: &Ledger) {
-        let mut taken = vec![false; old.entries.len()];
-        for (index, entry) in self.entries.iter().enumerate() {
-            let mut copy = |to: usize, from: usize| {
-                if let (Some(to), Some(from)) = (self.benches.get_mut(to), old.benches.get(from)) {
-                    // A running probe reports to the old ledger.
-                    *to = Bench { probe: None, ..from.clone() };
-                }
-            };
-            for (place, before) in old.entries.iter().enumerate() {
-                if before.scopes.key == entry.scopes.key {
-                    copy(entry.key, before.key);
-                }
-                if before.scopes.account == entry.scopes.account {
-                    copy(entry.account, before.account);
-                }
-                // Entries that are equal in all but name: the first takes the first, and so on.
-                if before.scopes.backend == entry.scopes.backend
-                    && let Some(taken) = taken.get_mut(place).filter(|taken| !**taken)
-                {
-                    *taken = true;
-                    copy(index, place);
-                    break;
-                }
-            }
-        }
-    }
-
-    fn places(&self, backend: usize) -> impl Iterator<Item = usize> + use<> {
-        let places = self.entries.get(backend).map(|entry| [backend, entry.key, entry.account]);
-        places.into_iter().flatten()
-    }
-}
-
-/// The kinds that are limits come first.
-const LIMIT_KINDS: usize = 2;
-
-impl Class {
-    /// What doubles together. `None` benches for a fixed time.
-    fn kind(self) -> Option<usize> {
-        match self {
-            Self::RateLimited => Some(0),
-            Self::QuotaDone(Window::Day) => Some(1),
-            Self::KeyBad => Some(2),
-            Self::Down => Some(3),
-            _ => None,
-        }
-    }
-
-    fn is_limit(self) -> bool {
-        matches!(self, Self::RateLimited | Self::QuotaDone(_))
-    }
-
-    fn needs_somebody(self) -> bool {
-        matches!(self, Self::KeyBad | Self::ModelGone | Self::Forbidden | Self::QuotaDone(Window::Credit))
-    }
-}
-
-impl Bench {
-    fn was_down(&self) -> bool {
-        self.guessed.is_some_and(|end| end.class == Class::Down)
-    }
-
-    fn is_probed(&self, now: Instant) -> bool {
-        self.probe.is_some_and(|began| now.saturating_duration_since(began) < PROBE_TIME)
-    }
-
-    fn end_probe(&mut self, ticket: Ticket) {
-        if self.probe == Some(ticket.began) {
-            self.probe = None;
-        }
-    }
-
-    /// Any answer but a breakdown shows that it is up, even a refusal.
-    fn has_answered(&mut self, ticket: Ticket) {
-        if self.guessed.is_some_and(|end| end.class == Class::Down && end.since < ticket.began) {
-            self.guessed = None;
-            if let Some(steps) = Class::Down.kind().and_then(|kind| self.steps.get_mut(kind)) {
-                *steps = Steps::default();
-            }
-        }
-    }
-
-    fn note(&mut self, ticket: Ticket, class: Class, retry: Option<Retry>, now: Instant, rng: &mut Rng) {
-        let known = |window| !matches!(window, Class::QuotaDone(Window::Month | Window::Credit));
-        match retry {
-            Some(Retry { until, source }) if source == Source::Told || known(class) => {
-                later(&mut self.told, End { until, since: now, class }, now);
-            }
-            retry => {
-                let Some(guess) = self.guess(ticket, class, now, rng) else { return };
-                let until = now.checked_add(guess).unwrap_or(now);
-                // A month by the calendar is our reading of the terms, so that our own cap holds.
-                let until = retry.map_or(until, |retry| retry.until.min(until));
-                later(&mut self.guessed, End { until, since: now, class }, now);
-            }
-        }
-    }
-
-    /// How long to stay away if nobody says; `None` if this belongs to a step already taken or benches nobody.
-    fn guess(&mut self, ticket: Ticket, class: Class, now: Instant, rng: &mut Rng) -> Option<Duration> {
-        let [first, most] = match class {
-            Class::RateLimited => BENCH_RATE,
-            Class::QuotaDone(Window::Day) => BENCH_DAY,
-            Class::QuotaDone(Window::Month) => [BENCH_MONTH; 2],
-            Class::QuotaDone(Window::Credit) => [BENCH_CREDIT; 2],
-            Class::KeyBad => BENCH_KEY,
-            Class::ModelGone => [BENCH_MODEL; 2],
-            Class::Forbidden => [BENCH_FORBIDDEN; 2],
-            Class::Down => BENCH_DOWN,
-            Class::Empty | Class::TooLarge | Class::OutputInvalid | Class::Blocked | Class::BadRequest => {
-                return None;
-            }
+    /// The attempt runs no more. To be called once for each.
+    pub fn end(&mut self, ticket: Ticket, spent: Spent) {
+        let Some(entry) = self.entries.get(ticket.backend) else { return };
+        let counted = match spent {
+            Spent::Tokens(tokens) => Amount::of_request(tokens),
+            Spent::Expected => Amount::of_request(ticket.tokens),
+            // Refused before a token was made.
+            Spent::Refused if entry.rules.counts_failures => Amount::of_request(0),
+            Spent::Refused | Spent::Nothing => Amount::default(),
         };
-        let Some(steps) = class.kind().and_then(|kind| self.steps.get_mut(kind)) else { return Some(first) };
-        if steps.last.is_some_and(|last| ticket.began <= last) {
+        for at in [ticket.backend, entry.account] {
+            if let Some(place) = self.places.get_mut(at) {
+                place.meter.end(ticket.began, ticket.tokens, counted, &self.clock);
+            }
+        }
+        self.each_bench(ticket.backend, |bench| bench.end_probe(ticket.began));
+    }
+
+    /// Queues a request behind those that wait already, for any of these backends. One that waits has a number and
+    /// keeps its turn. `None`: too many wait.
+    pub fn wait(&mut self, number: Option<u64>, backends: &[usize]) -> Option<u64> {
+        let counted = |backend: &usize| self.entries.get(*backend).map(|entry| entry.counted);
+        let places: Vec<usize> = backends.iter().filter_map(counted).collect();
+        if let Some(waiter) = self.waiting.iter_mut().find(|waiter| Some(waiter.number) == number) {
+            waiter.places = places;
+            return number;
+        }
+        if self.waiting.len() >= WAITING_MAX {
             return None;
         }
-        let doubled = 2_u32.checked_pow(steps.count).and_then(|factor| first.checked_mul(factor));
-        *steps = Steps { count: steps.count.saturating_add(1), last: Some(now) };
-        let guess = doubled.unwrap_or(most).min(most);
-        // Downwards, so that the cap holds: many backends that broke together are not probed together.
-        Some(if class == Class::Down { guess.mul_f64(0.75 + 0.25 * rng.f64()) } else { guess })
+        let number = self.next_waiter;
+        self.next_waiter += 1;
+        self.waiting.push(Waiter { number, places });
+        Some(number)
+    }
+
+    /// It waits no more.
+    pub fn leave(&mut self, number: u64) {
+        self.waiting.retain(|waiter| waiter.number != number);
+    }
+
+    /// Whether somebody else waits for the backend who came before. `number`: who asks, if he waits himself.
+    pub fn is_claimed(&self, backend: usize, number: Option<u64>) -> bool {
+        let Some(entry) = self.entries.get(backend) else { return false };
+        let mut before =
+            self.waiting.iter().take_while(|waiter| number.is_none_or(|own| waiter.number < own));
+        before.any(|waiter| waiter.places.contains(&entry.counted))
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// What is known of one backend. `None` if there is no such backend.
+    pub fn report(&self, backend: usize, now: Instant) -> Option<Report> {
+        let entry = self.entries.get(backend)?;
+        let mut windows = Vec::new();
+        for at in Self::meters_of(entry, backend) {
+            let limits = if at == entry.counted { entry.limits } else { Limits::default() };
+            windows.extend(self.places.get(at)?.meter.windows(&limits, now, &self.clock));
+        }
+        windows.sort_by_key(|window| (window.span, window.unit));
+        Some(Report {
+            standing: self.standing(backend, 0, now),
+            in_flight: self.places.get(backend)?.meter.in_flight(),
+            windows,
+            abilities: entry.abilities(now),
+        })
+    }
+
+    /// Takes over, after a reload of the config, what `old` knew of the same backends, keys, accounts and providers.
+    pub fn adopt(&mut self, old: &Ledger) {
+        self.clock = old.clock;
+        let (own, before) = (self.entries.len(), old.entries.len());
+        let mut taken = vec![false; before];
+        for (at, place) in self.places.iter_mut().enumerate() {
+            let is_same =
+                |from: &usize| old.places.get(*from).is_some_and(|old| old.identity == place.identity);
+            let from = if at < own {
+                // Entries that are equal in all but name: the first takes the first, and so on.
+                (0..before).find(|from| is_same(from) && !taken.get(*from).is_none_or(|taken| *taken))
+            } else {
+                (before..old.places.len()).find(is_same)
+            };
+            let Some(from) = from else { continue };
+            if let Some(taken) = taken.get_mut(from) {
+                *taken = true;
+            }
+            if let Some(old) = old.places.get(from) {
+                // What runs reports to the old ledger.
+                (place.bench, place.meter) = (old.bench.without_probe(), old.meter.at_rest());
+            }
+            if let (Some(entry), Some(old)) = (self.entries.get_mut(at), old.entries.get(from)) {
+                entry.learned = old.learned;
+            }
+        }
+    }
+
+    fn meters_of(entry: &Entry, backend: usize) -> [usize; 2] {
+        [backend, entry.account]
+    }
+
+    fn places_of(&self, backend: usize) -> impl Iterator<Item = &Place> {
+        let entry = self.entries.get(backend);
+        let places = entry.into_iter().flat_map(move |e| [backend, e.key, e.account, e.provider]);
+        places.filter_map(|at| self.places.get(at))
+    }
+
+    fn each_bench(&mut self, backend: usize, mut work: impl FnMut(&mut Bench)) {
+        let Some(entry) = self.entries.get(backend) else { return };
+        for at in [backend, entry.key, entry.account, entry.provider] {
+            if let Some(place) = self.places.get_mut(at) {
+                work(&mut place.bench);
+            }
+        }
     }
 }
 
-/// Of two ends in force the later counts; one that is over counts no more.
-fn later(end: &mut Option<End>, new: End, now: Instant) {
-    if end.is_none_or(|old| old.until <= now || old.until <= new.until) {
-        *end = Some(new);
+impl Entry {
+    /// What it says itself counts more than the config.
+    fn abilities(&self, now: Instant) -> Abilities {
+        let learned = self.learned.filter(|(_, at)| is_fresh(*at, now)).map(|(learned, _)| learned);
+        learned.unwrap_or_default().or(self.abilities)
+    }
+}
+
+fn is_fresh(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < LEARNED_TIME
+}
+
+/// Members of an account share its limits: who states none of a kind has the tightest that another states.
+fn share_limits(entries: &mut [Entry]) {
+    let tightest = |entries: &[Entry], counted: usize, kind: fn(&mut Limits) -> &mut Option<u64>| {
+        let same = entries.iter().filter(|entry| entry.counted == counted);
+        same.filter_map(|entry| *kind(&mut { entry.limits })).min()
+    };
+    let kinds: [fn(&mut Limits) -> &mut Option<u64>; 5] =
+        [|l| &mut l.rpm, |l| &mut l.rpd, |l| &mut l.tpm, |l| &mut l.tpd, |l| &mut l.concurrency];
+    for kind in kinds {
+        let shared: Vec<_> = entries.iter().map(|entry| tightest(entries, entry.counted, kind)).collect();
+        for (entry, shared) in entries.iter_mut().zip(shared) {
+            let own = kind(&mut entry.limits);
+            *own = own.or(shared);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{BENCH_DAY, BENCH_RATE};
+    use crate::limits::{BENCH_DAY, BENCH_DOWN, BENCH_KEY, BENCH_RATE, PROBE_TIME};
     use crate::route::verdict::{Failure, judge_failure};
+    use crate::route::verdict::{Retry, Source, Window};
+    use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
+    const SALT: Salt = [1, 2];
+
+    fn now() -> Now {
+        Now {
+            mono: Instant::now(),
+            wall: std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_400_000),
+        }
+    }
 
     /// Four backends: 0 and 1 share a key, 2 and 3 share an account with different keys.
     struct World {
@@ -408,16 +557,20 @@ mod tests {
 
     fn scopes() -> Vec<Scopes> {
         vec![
-            Scopes::new("groq", "https://g/v1", 1, None, "a"),
-            Scopes::new("groq", "https://g/v1/", 1, None, "b"),
-            Scopes::new("groq", "https://g/v1", 2, Some("me"), "a"),
-            Scopes::new("groq", "https://g/v1", 3, Some("me"), "b"),
+            Scopes::new(SALT, "groq", "https://g/v1", 1, None, "a"),
+            Scopes::new(SALT, "groq", "https://g/v1/", 1, None, "b"),
+            Scopes::new(SALT, "groq", "https://g/v1", 2, Some("me"), "a"),
+            Scopes::new(SALT, "groq", "https://g/v1", 3, Some("me"), "b"),
         ]
     }
 
     impl World {
         fn new() -> Self {
-            Self { ledger: Ledger::new(scopes()), now: Instant::now(), rng: Rng::with_seed(7) }
+            Self {
+                ledger: Ledger::new(now(), scopes().into_iter().map(Member::new)),
+                now: Instant::now(),
+                rng: Rng::with_seed(7),
+            }
         }
 
         fn pass(&mut self, time: Duration) {
@@ -426,7 +579,7 @@ mod tests {
 
         fn begin(&mut self, backend: usize) -> Ticket {
             self.pass(Duration::from_millis(1));
-            self.ledger.begin(backend, self.now)
+            self.ledger.begin(backend, 0, self.now)
         }
 
         fn fail(&mut self, ticket: Ticket, verdict: &Verdict) -> Noted {
@@ -441,7 +594,7 @@ mod tests {
         }
 
         fn standing(&self, backend: usize) -> Standing {
-            self.ledger.standing(backend, self.now)
+            self.ledger.standing(backend, 0, self.now)
         }
 
         /// How long the bench still lasts, and whether that is known.
@@ -483,7 +636,7 @@ mod tests {
                 world.try_and_fail(0, &verdict);
                 assert_eq!(world.left(0), Some((expected, false)), "{:?}, step {step}", verdict.class);
                 world.pass(expected);
-                assert_eq!(world.standing(0), Standing::Open, "{:?} is over", verdict.class);
+                assert_eq!(world.standing(0), Standing::HalfOpen, "{:?} is over", verdict.class);
                 expected = (expected * 2).min(most);
             }
             let ticket = world.begin(0);
@@ -508,7 +661,7 @@ mod tests {
         }
         let probe = world.begin(0);
         assert_eq!(world.standing(0), Standing::Probing);
-        world.ledger.abandon(probe);
+        world.ledger.end(probe, Spent::Expected);
         assert_eq!(world.standing(0), Standing::HalfOpen, "the client left");
         world.begin(0);
         world.pass(PROBE_TIME);
@@ -604,7 +757,7 @@ mod tests {
 
     #[test]
     fn free_models_of_openrouter_share_limits_without_the_paid_ones() {
-        let of = |account, model| Scopes::new("openrouter", "https://o", 1, account, model);
+        let of = |account, model| Scopes::new(SALT, "openrouter", "https://o", 1, account, model);
         for account in [None, Some("me")] {
             let free = of(account, "x:free");
             assert_eq!(free.account, of(account, "y:free").account);
@@ -660,12 +813,12 @@ mod tests {
         world.try_and_fail(2, &bad);
         let mut fresh = scopes();
         fresh.reverse();
-        fresh.push(Scopes::new("groq", "https://g/v1", 2, None, "new model, same key"));
-        fresh.push(Scopes::new("groq", "https://g/v1", 9, None, "a"));
-        let mut ledger = Ledger::new(fresh);
+        fresh.push(Scopes::new(SALT, "groq", "https://g/v1", 2, None, "new model, same key"));
+        fresh.push(Scopes::new(SALT, "groq", "https://g/v1", 9, None, "a"));
+        let mut ledger = Ledger::new(now(), fresh.into_iter().map(Member::new));
         ledger.adopt(&world.ledger);
         for (new, old) in [(0, 3), (1, 2), (2, 1), (3, 0), (4, 2), (5, 0)] {
-            assert_eq!(ledger.standing(new, world.now), world.standing(old), "{new}");
+            assert_eq!(ledger.standing(new, 0, world.now), world.standing(old), "{new}");
         }
     }
 

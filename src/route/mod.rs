@@ -1,8 +1,13 @@
 //! Order of attempts and judgement of their outcome. Pure: time and dice are arguments.
 
+mod bench;
+pub mod fit;
 pub mod ledger;
 mod message;
 pub mod plan;
+pub mod quota;
+pub mod saved;
+mod scopes;
 pub mod verdict;
 
 use std::time::{Instant, SystemTime};

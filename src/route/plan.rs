@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::limits::{ATTEMPTS_MAX, HELD_RETRIES_MAX, LAST_RESORT_GAP, PROBE_STEP};
+use crate::provider::ratelimit::{Span, Unit};
+use crate::route::fit::Unfit;
 use crate::route::ledger::{Ledger, Standing, Ticket};
-use crate::route::verdict::{Class, Verdict};
+use crate::route::quota::Shortage;
+use crate::route::verdict::{Class, Scope, Verdict};
 
 /// What the model named by the client means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +30,12 @@ pub struct Candidate {
     pub backend: usize,
     /// Lower ones are tried first.
     pub priority: u32,
-    /// Context window in tokens, where the config or preset says.
+    /// Inside a priority, lower ones are tried first.
+    pub rank: u64,
+    /// Context window in tokens, where it is known.
     pub context: Option<u64>,
-    /// Why this request cannot succeed there, where that is certain enough to save the call.
-    pub unfit: Option<&'static str>,
+    /// Why this request cannot succeed there.
+    pub unfit: Option<Unfit>,
 }
 
 /// The backends that may serve a request for `requested`: all, or with `Match` those with that model.
@@ -57,11 +62,11 @@ pub fn candidates<'a>(
     (0..models.count()).collect()
 }
 
-/// Sorts by priority; inside one, every order is equally likely.
+/// Sorts by priority and rank; among equals, every order is equally likely.
 pub fn order(candidates: &mut [Candidate], rng: &mut Rng) {
     rng.shuffle(candidates);
-    // Stable, so that the shuffle survives inside each priority.
-    candidates.sort_by_key(|candidate| candidate.priority);
+    // Stable, so that the shuffle survives among equals.
+    candidates.sort_by_key(|candidate| (candidate.priority, candidate.rank));
 }
 
 /// What to do next.
@@ -69,7 +74,8 @@ pub fn order(candidates: &mut [Candidate], rng: &mut Rng) {
 pub enum Step {
     /// Attempt this backend; the ledger has it noted. Then call `failed`, or be done.
     Try(Ticket),
-    /// Nothing can be tried before this moment: sleep until then (or until the client leaves), then ask again.
+    /// Nothing can be tried before this moment, or before another request ends: sleep until then (or until the client
+    /// leaves), then ask again. The walk has its place in the queue: see [`Walk::queued`].
     Wait(Instant),
     /// No attempt is left: see [`Walk::outcome`].
     Exhausted,
@@ -87,6 +93,13 @@ pub enum Outcome<'a> {
     },
     /// All that were tried gave an empty answer: the client gets it.
     AllEmpty,
+    /// The request fits nowhere.
+    AllUnfit {
+        /// Where it came nearest to: by the first in the order if nothing else decides.
+        backend: usize,
+        /// Why not even there.
+        why: Unfit,
+    },
     /// Something else, or a mixture.
     AllFailed {
         /// The earliest moment at which a bench ends by the word of a provider.
@@ -111,7 +124,7 @@ pub struct Record<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skipped {
     /// The request cannot succeed there.
-    Unfit(&'static str),
+    Unfit(Unfit),
     /// The same model at the same provider has refused the request.
     SameModel,
     /// The same provider has blocked the request.
@@ -120,8 +133,14 @@ pub enum Skipped {
     SmallWindow,
     /// Benched, for the seconds that were left when last looked at (rounded up).
     Benched(Class, u64),
+    /// Its limits are reached, for the seconds that were left when last looked at (rounded up), if that is known.
+    Short(Shortage, Option<u64>),
+    /// Others have waited longer.
+    Queued,
     /// Another request's probe was running, or has failed while this one waited for it.
     Probed,
+    /// Its provider could not be reached.
+    SameAddress,
     /// The walk ended before.
     NotReached,
 }
@@ -145,12 +164,39 @@ impl fmt::Display for Record<'_> {
             (None, Some(Skipped::Benched(class, seconds))) => {
                 write!(f, "skipped: {}, benched for {seconds} s", class.words())
             }
+            (None, Some(Skipped::Short(shortage, seconds))) => {
+                write!(f, "skipped: {}", words(shortage))?;
+                seconds.map_or(Ok(()), |seconds| write!(f, ", room in {seconds} s"))
+            }
+            (None, Some(Skipped::Queued)) => f.write_str("skipped: other requests have waited longer for it"),
             (None, Some(Skipped::Probed)) => {
                 f.write_str("skipped: it was down, and another request's probe failed")
             }
+            (None, Some(Skipped::SameAddress)) => f.write_str("skipped: its provider cannot be reached"),
             (None, Some(Skipped::NotReached)) => f.write_str("not reached"),
             (None, None) => f.write_str("no answer"),
         }
+    }
+}
+
+/// A shortage in a few words.
+pub fn words(shortage: Shortage) -> &'static str {
+    match shortage {
+        Shortage::Busy => "as many requests run as may",
+        Shortage::Spent { unit: Unit::Requests, span, .. } => match span {
+            Span::Minute => "requests of the minute used up",
+            Span::Hour => "requests of the hour used up",
+            Span::Day => "requests of the day used up",
+            Span::Month => "requests of the month used up",
+            Span::Unnamed => "requests used up",
+        },
+        Shortage::Spent { unit: Unit::Tokens, span, .. } => match span {
+            Span::Minute => "too few tokens left in the minute",
+            Span::Hour => "too few tokens left in the hour",
+            Span::Day => "too few tokens left today",
+            Span::Month => "too few tokens left in the month",
+            Span::Unnamed => "too few tokens left",
+        },
     }
 }
 
@@ -159,10 +205,16 @@ impl fmt::Display for Record<'_> {
 /// First `keep_cycles` passes over the order: the first skips who is benched, the later ones are for those that
 /// failed transiently *in this request*, whose own benches they ignore. Then, unless somebody found fault with the
 /// request itself: backends benched by our mere guess that they are down are probed, as nothing else is left, and
-/// a bench that is known to end within `max_wait` of the arrival is waited for.
+/// a bench or shortage that is known to end within `max_wait` of the arrival is waited for, in the order of arrival.
 #[derive(Debug)]
 pub struct Walk {
     slots: Vec<Slot>,
+    /// Expected to be used, in tokens.
+    tokens: u64,
+    /// Number in the queue of those who wait.
+    queued: Option<u64>,
+    /// The passes are over.
+    is_last_resort: bool,
     /// Next place in `slots`, of this pass.
     at: usize,
     cycle: u32,
@@ -192,19 +244,19 @@ struct Slot {
 }
 
 impl Walk {
-    /// A walk over `order`, which is not empty in a valid config. `keep_cycles` is at least 1.
+    /// A walk over `order`, which is not empty in a valid config, of a request that is expected to use so many
+    /// tokens. `keep_cycles` is at least 1.
     pub fn new(
         order: &[Candidate],
         ledger: &Ledger,
+        tokens: u64,
         keep_cycles: u32,
         arrival: Instant,
         max_wait: Duration,
     ) -> Self {
-        // Estimates err: if nobody seems fit, an honest refusal from a provider is better than ours.
-        let all_unfit = order.iter().all(|candidate| candidate.unfit.is_some());
         let slots = order.iter().map(|candidate| {
             let scopes = ledger.scopes(candidate.backend);
-            let unfit = candidate.unfit.filter(|_| !all_unfit);
+            let unfit = candidate.unfit;
             Slot {
                 backend: candidate.backend,
                 context: candidate.context,
@@ -219,6 +271,9 @@ impl Walk {
         });
         Self {
             slots: slots.collect(),
+            tokens,
+            queued: None,
+            is_last_resort: false,
             at: 0,
             cycle: 1,
             keep_cycles,
@@ -236,15 +291,39 @@ impl Walk {
         self.attempts
     }
 
+    /// Its number in the queue while it waits. Who drops a walk that has one tells the ledger that it leaves.
+    pub fn queued(&self) -> Option<u64> {
+        self.queued
+    }
+
+    /// Who would be tried now, without trying.
+    pub fn first(&self, ledger: &Ledger, now: Instant) -> Option<usize> {
+        let open = |slot: &&Slot| {
+            let standing = ledger.standing(slot.backend, self.tokens, now);
+            !slot.closed && matches!(standing, Standing::Open | Standing::HalfOpen)
+        };
+        self.slots.iter().find(open).map(|slot| slot.backend)
+    }
+
     /// What to do now. Call it under the lock of the ledger: it notes the attempt that it answers with.
     pub fn next(&mut self, ledger: &mut Ledger, now: Instant) -> Step {
+        let step = self.step(ledger, now);
+        if !matches!(step, Step::Wait(_))
+            && let Some(number) = self.queued.take()
+        {
+            ledger.leave(number);
+        }
+        step
+    }
+
+    fn step(&mut self, ledger: &mut Ledger, now: Instant) -> Step {
         if self.attempts >= ATTEMPTS_MAX {
             return Step::Exhausted;
         }
         loop {
             while let Some(slot) = self.slots.get_mut(self.at) {
                 self.at += 1;
-                if !slot.closed && slot.may_pass(ledger.standing(slot.backend, now), now) {
+                if !slot.closed && slot.may_pass(ledger, self.tokens, now) {
                     self.tried_in_pass = true;
                     return self.begin(self.at - 1, ledger, now);
                 }
@@ -260,6 +339,7 @@ impl Walk {
         }
         // Passes are over for good, whatever the last resorts bring.
         self.cycle = self.keep_cycles;
+        self.is_last_resort = true;
         self.last_resort(ledger, now)
     }
 
@@ -267,6 +347,8 @@ impl Walk {
     pub fn failed(&mut self, verdict: Verdict) {
         let Some(slot) = self.slots.get_mut(self.current) else { return };
         let (class, provider, model, context) = (verdict.class, slot.provider, slot.model, slot.context);
+        // Once more may help, for each of its models does not.
+        let unreachable = verdict.scope == Scope::Provider && self.is_last_resort;
         // Limits may end while the request is held for them.
         slot.closed = !(class.is_transient() || matches!(class, Class::RateLimited | Class::QuotaDone(_)));
         slot.failure = Some(verdict);
@@ -277,6 +359,7 @@ impl Walk {
                     Skipped::SmallWindow
                 }
                 Class::Blocked if slot.provider == provider => Skipped::SameProvider,
+                Class::Down if unreachable && slot.provider == provider => Skipped::SameAddress,
                 _ => continue,
             };
             slot.closed = true;
@@ -299,8 +382,18 @@ impl Walk {
         if failures().next().is_some() && failures().all(|(_, verdict)| verdict.class == Class::Empty) {
             return Outcome::AllEmpty;
         }
-        let known = self.slots.iter().filter_map(|slot| match ledger.standing(slot.backend, now) {
-            Standing::Benched { until, known: true, .. } => Some(until),
+        let unfit = self.slots.iter().map(|slot| match slot.skipped {
+            Some(Skipped::Unfit(why)) if slot.tries == 0 => Some((slot.backend, why)),
+            _ => None,
+        });
+        if let Some(Some((backend, why))) = unfit.reduce(|first, next| nearer(first?, next?)) {
+            return Outcome::AllUnfit { backend, why };
+        }
+        let open = self.slots.iter().filter(|slot| !matches!(slot.skipped, Some(Skipped::Unfit(_))));
+        let known = open.filter_map(|slot| match ledger.standing(slot.backend, self.tokens, now) {
+            Standing::Benched { until, known: true, .. } | Standing::Short(Shortage::Spent { until, .. }) => {
+                Some(until)
+            }
             _ => None,
         });
         Outcome::AllFailed { retry_at: known.min() }
@@ -321,7 +414,7 @@ impl Walk {
         slot.tries += 1;
         self.current = place;
         self.attempts += 1;
-        Step::Try(ledger.begin(slot.backend, now))
+        Step::Try(ledger.begin(slot.backend, self.tokens, now))
     }
 
     /// Nothing is left of the passes: probe who may be up again, or wait for who will be.
@@ -330,26 +423,46 @@ impl Walk {
             return Step::Exhausted;
         }
         let mut wake: Option<Instant> = None;
+        // Nothing that comes later is worth the wait.
+        let deadline = self.arrival.checked_add(self.max_wait).filter(|deadline| *deadline > now);
         let may_ask_again = self.held_retries < HELD_RETRIES_MAX;
+        let mut awaited = Vec::new();
         for place in 0..self.slots.len() {
             let Some(slot) = self.slots.get_mut(place).filter(|slot| !slot.closed) else { continue };
             if slot.failure.is_some() && !may_ask_again {
                 continue;
             }
-            match slot.last_chance(ledger, now, self.max_wait.is_zero()) {
-                Chance::Now => {
+            let chance = slot.last_chance(ledger, self.tokens, now, self.max_wait.is_zero());
+            let claimed = ledger.is_claimed(slot.backend, self.queued);
+            let then = match chance {
+                Chance::Now if !claimed => {
                     self.held_retries += usize::from(slot.failure.is_some());
                     return self.begin(place, ledger, now);
                 }
-                Chance::At(then) => wake = Some(wake.map_or(then, |wake| wake.min(then))),
-                Chance::None => {}
+                Chance::At(then) if !claimed => Some(then),
+                // Woken when somebody leaves.
+                Chance::Now | Chance::At(_) | Chance::Busy => deadline,
+                Chance::None => None,
+            };
+            if let Some(then) = then.filter(|then| deadline.is_some_and(|deadline| *then <= deadline)) {
+                wake = Some(wake.map_or(then, |wake| wake.min(then)));
+                awaited.push(slot.backend);
             }
         }
-        match (wake, self.arrival.checked_add(self.max_wait)) {
-            (Some(wake), Some(deadline)) if wake <= deadline => Step::Wait(wake),
-            _ => Step::Exhausted,
-        }
+        let Some(wake) = wake else { return Step::Exhausted };
+        self.queued = ledger.wait(self.queued, &awaited);
+        if self.queued.is_some() { Step::Wait(wake) } else { Step::Exhausted }
     }
+}
+
+/// Of two reasons the one that is closer to a fit: more room before less, and room before abilities.
+fn nearer(first: (usize, Unfit), next: (usize, Unfit)) -> Option<(usize, Unfit)> {
+    let room = |why: Unfit| match why {
+        Unfit::Window { window, .. } => window,
+        Unfit::PerMinute { limit, .. } => limit,
+        Unfit::Vision | Unfit::Tools => 0,
+    };
+    Some(if room(next.1) > room(first.1) { next } else { first })
 }
 
 fn is_about_output(class: Class) -> bool {
@@ -359,6 +472,8 @@ fn is_about_output(class: Class) -> bool {
 enum Chance {
     Now,
     At(Instant),
+    /// When one of those that run ends.
+    Busy,
     None,
 }
 
@@ -368,27 +483,35 @@ impl Slot {
     }
 
     /// Whether a pass tries it; notes why not.
-    fn may_pass(&mut self, standing: Standing, now: Instant) -> bool {
+    fn may_pass(&mut self, ledger: &Ledger, tokens: u64, now: Instant) -> bool {
+        let standing = ledger.standing(self.backend, tokens, now);
         self.note(standing, now);
         match standing {
+            // The first come are first served.
+            Standing::Open | Standing::HalfOpen if ledger.is_claimed(self.backend, None) => {
+                self.skipped = Some(Skipped::Queued);
+                false
+            }
             Standing::Open | Standing::HalfOpen => self.failure.is_none() || self.is_transient(),
             // The bench, or the probe, of this request's own failure.
             Standing::Probing | Standing::Benched { known: false, class: Class::Down, .. } => {
                 self.is_transient()
             }
-            Standing::Benched { .. } => false,
+            Standing::Benched { .. } | Standing::Short(_) => false,
         }
     }
 
     /// What is left of it when the passes are over.
-    fn last_chance(&mut self, ledger: &Ledger, now: Instant, no_wait: bool) -> Chance {
-        let standing = ledger.standing(self.backend, now);
+    fn last_chance(&mut self, ledger: &Ledger, tokens: u64, now: Instant, no_wait: bool) -> Chance {
+        let standing = ledger.standing(self.backend, tokens, now);
         self.note(standing, now);
         // Never asked, or refused until a stated moment.
         let waits = self.failure.as_ref().is_none_or(|verdict| verdict.retry.is_some());
         match standing {
             Standing::Open | Standing::HalfOpen if waits => Chance::Now,
             Standing::Benched { until, known: true, .. } if waits => Chance::At(until),
+            Standing::Short(Shortage::Spent { until, .. }) if waits => Chance::At(until),
+            Standing::Short(Shortage::Busy) if waits => Chance::Busy,
             // Only our guess keeps it out. A client whose one backend had a hiccup must not be refused for that.
             Standing::Benched { known: false, class: Class::Down, since, .. } if self.failure.is_none() => {
                 let again = since.checked_add(LAST_RESORT_GAP).unwrap_or(now);
@@ -427,6 +550,15 @@ impl Slot {
                 let left = until.saturating_duration_since(now).as_millis().div_ceil(1000);
                 self.skipped = Some(Skipped::Benched(class, u64::try_from(left).unwrap_or(u64::MAX)));
             }
+            Standing::Short(shortage) => {
+                let left = match shortage {
+                    Shortage::Busy => None,
+                    Shortage::Spent { until, .. } => Some(until.saturating_duration_since(now)),
+                };
+                let seconds =
+                    left.map(|left| u64::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u64::MAX));
+                self.skipped = Some(Skipped::Short(shortage, seconds));
+            }
             Standing::Probing => self.skipped = Some(Skipped::Probed),
             Standing::Open | Standing::HalfOpen => {}
         }
@@ -437,11 +569,16 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::limits::MAX_WAIT_TIME;
-    use crate::route::ledger::Scopes;
+    use crate::route::Now;
+    use crate::route::ledger::{Member, Scopes, Spent};
     use crate::route::verdict::{Failure, Retry, Scope, Source, Window, judge_failure};
 
     const SECOND: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
+
+    fn wall() -> Now {
+        Now { mono: Instant::now(), wall: std::time::SystemTime::UNIX_EPOCH + 1_795_400_000 * SECOND }
+    }
 
     /// Requests against backends that all have another provider, unless said otherwise.
     struct World {
@@ -456,13 +593,15 @@ mod tests {
     impl World {
         fn new(backends: usize) -> Self {
             let name = |index| format!("https://{index}/v1");
-            Self::of((0..backends).map(|index| Scopes::new("p", &name(index), 1, None, "m")).collect())
+            Self::of(
+                (0..backends).map(|index| Scopes::new([1, 2], "p", &name(index), 1, None, "m")).collect(),
+            )
         }
 
         fn of(scopes: Vec<Scopes>) -> Self {
             let backends = scopes.len();
             Self {
-                ledger: Ledger::new(scopes),
+                ledger: Ledger::new(wall(), scopes.into_iter().map(Member::new)),
                 backends,
                 now: Instant::now(),
                 rng: Rng::with_seed(3),
@@ -472,7 +611,7 @@ mod tests {
         }
 
         fn candidates(&self) -> Vec<Candidate> {
-            let candidate = |backend| Candidate { backend, priority: 1, context: None, unfit: None };
+            let candidate = |backend| Candidate { backend, priority: 1, rank: 0, context: None, unfit: None };
             (0..self.backends).map(candidate).collect()
         }
 
@@ -481,7 +620,7 @@ mod tests {
         }
 
         fn walk_over(&self, order: &[Candidate]) -> Walk {
-            Walk::new(order, &self.ledger, self.keep_cycles, self.now, self.max_wait)
+            Walk::new(order, &self.ledger, 0, self.keep_cycles, self.now, self.max_wait)
         }
 
         fn next(&mut self, walk: &mut Walk) -> Step {
@@ -492,12 +631,13 @@ mod tests {
         fn fail(&mut self, walk: &mut Walk, ticket: Ticket, verdict: &Verdict) {
             self.now += MS;
             self.ledger.failure(ticket, verdict, self.now, &mut self.rng);
+            self.ledger.end(ticket, Spent::Refused);
             walk.failed(verdict.clone());
         }
 
         /// A request of its own that fails at this backend.
         fn bench(&mut self, backend: usize, verdict: &Verdict) {
-            let ticket = self.ledger.begin(backend, self.now);
+            let ticket = self.ledger.begin(backend, 0, self.now);
             self.now += MS;
             self.ledger.failure(ticket, verdict, self.now, &mut self.rng);
         }
@@ -656,7 +796,7 @@ mod tests {
 
     #[test]
     fn a_bad_key_is_not_tried_with_its_other_models() {
-        let of = |key, model| Scopes::new("p", "https://p", key, None, model);
+        let of = |key, model| Scopes::new([1, 2], "p", "https://p", key, None, model);
         let mut world = World::of(vec![of(1, "a"), of(1, "b"), of(2, "a")]);
         let mut walk = world.walk();
         assert_eq!(world.run(&mut walk, |_| verdict(Class::KeyBad)).0, [0, 2]);
@@ -727,7 +867,7 @@ mod tests {
         world.ledger.success(ticket);
         let mut walk = world.walk();
         assert!(matches!(world.next(&mut walk), Step::Try(_)));
-        assert_eq!(world.ledger.standing(0, world.now), Standing::Open);
+        assert_eq!(world.ledger.standing(0, 0, world.now), Standing::Open);
 
         // Right after the failure, the probe comes after a short pause, if the client has any patience.
         for (max_wait, pause) in [(MAX_WAIT_TIME, true), (Duration::ZERO, false)] {
@@ -766,7 +906,9 @@ mod tests {
         let mut walks: Vec<Walk> = (0..50).map(|_| world.walk()).collect();
         let steps: Vec<Step> = walks.iter_mut().map(|walk| walk.next(&mut world.ledger, world.now)).collect();
         let Step::Try(probe) = steps[0] else { panic!("the first probes") };
-        assert!(steps[1..].iter().all(|step| *step == Step::Wait(world.now + PROBE_STEP)), "the others wait");
+        assert_eq!(steps[1], Step::Wait(world.now + PROBE_STEP), "the second looks again");
+        let deadline = Step::Wait(world.now + MAX_WAIT_TIME);
+        assert!(steps[2..].iter().all(|step| *step == deadline), "the others wait for their turn");
 
         // It fails: they have their answer too.
         world.fail(&mut walks[0], probe, &down());
@@ -789,7 +931,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_request_is_not_asked_about_twice() {
-        let of = |provider: &str, model| Scopes::new("p", provider, 1, None, model);
+        let of = |provider: &str, model| Scopes::new([1, 2], "p", provider, 1, None, model);
         let scopes = || vec![of("x", "a"), of("x", "a"), of("x", "b"), of("y", "a")];
         for (class, expected) in [
             (Class::BadRequest, vec![0, 2, 3]),
@@ -820,20 +962,23 @@ mod tests {
     }
 
     #[test]
-    fn unfit_ones_are_skipped_unless_all_are() {
-        let mut world = World::new(2);
+    fn unfit_ones_are_skipped() {
+        let mut world = World::new(3);
         let mut order = world.candidates();
-        order[0].unfit = Some("no vision");
+        order[0].unfit = Some(Unfit::Vision);
+        order[2].unfit = Some(Unfit::Window { tokens: 9, window: 8 });
         let mut walk = world.walk_over(&order);
         assert_eq!(world.run(&mut walk, |_| down()).0, [1]);
         assert_eq!(
             walk.records().next().map(|record| record.to_string()).as_deref(),
-            Some("skipped: no vision")
+            Some("skipped: it takes no images")
         );
+        assert_eq!(walk.outcome(&world.ledger, world.now), Outcome::AllFailed { retry_at: None });
 
-        let mut world = World::new(1);
-        let mut walk = world.walk_over(&order[..1]);
-        assert_eq!(world.run(&mut walk, |_| down()).0, [0]);
+        let mut walk = world.walk_over(&[order[0], order[2]]);
+        assert!(world.run(&mut walk, |_| down()).0.is_empty(), "no call is spent");
+        let why = Unfit::Window { tokens: 9, window: 8 };
+        assert_eq!(walk.outcome(&world.ledger, world.now), Outcome::AllUnfit { backend: 2, why });
     }
 
     #[test]
@@ -846,7 +991,7 @@ mod tests {
             let found = match walk.outcome(&world.ledger, world.now) {
                 Outcome::ClientError { verdict, .. } => (Some(verdict.class), false),
                 Outcome::AllEmpty => (None, true),
-                Outcome::AllFailed { .. } => (None, false),
+                Outcome::AllFailed { .. } | Outcome::AllUnfit { .. } => (None, false),
             };
             assert_eq!(found, (expected, empty), "{classes:?}");
         };
@@ -896,7 +1041,7 @@ mod tests {
                 let known: Vec<bool> = (0..6)
                     .map(|b| {
                         matches!(
-                            world.ledger.standing(b, world.now + MS),
+                            world.ledger.standing(b, 0, world.now + MS),
                             Standing::Benched { known: true, .. }
                         )
                     })

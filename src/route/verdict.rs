@@ -60,6 +60,33 @@ impl Class {
         }
     }
 
+    /// Every class with its name in files, labels and JSON.
+    const NAMES: [(Self, &'static str); 13] = [
+        (Self::RateLimited, "rate_limited"),
+        (Self::QuotaDone(Window::Day), "quota_day"),
+        (Self::QuotaDone(Window::Month), "quota_month"),
+        (Self::QuotaDone(Window::Credit), "no_credit"),
+        (Self::KeyBad, "key_bad"),
+        (Self::ModelGone, "model_gone"),
+        (Self::Down, "down"),
+        (Self::Empty, "empty"),
+        (Self::TooLarge, "too_large"),
+        (Self::Forbidden, "forbidden"),
+        (Self::OutputInvalid, "output_invalid"),
+        (Self::Blocked, "blocked"),
+        (Self::BadRequest, "bad_request"),
+    ];
+
+    /// Its name in files, labels and JSON.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(class, _)| *class == self).map_or("", |(_, name)| name)
+    }
+
+    /// The class of that name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(class, _)| *class)
+    }
+
     /// May go away by itself, so that a later cycle of the same request tries again.
     pub fn is_transient(self) -> bool {
         matches!(self, Self::Down | Self::Empty | Self::OutputInvalid)
@@ -82,6 +109,8 @@ pub enum Scope {
     Key,
     /// Everything that shares the account's limits.
     Account,
+    /// Everything at this provider's address.
+    Provider,
 }
 
 /// Who says when the provider may be asked again.
@@ -197,7 +226,14 @@ pub fn judge_failure(failure: &Failure) -> Verdict {
         Failure::TooLong => (Class::Down, None, "answer above our limit".to_owned()),
         Failure::Empty => (Class::Empty, None, "no text, tool call or reasoning".to_owned()),
     };
-    let scope = if class == Class::Down { Scope::Backend } else { Scope::Request };
+    let scope = match failure {
+        Failure::Empty => Scope::Request,
+        // Who cannot be reached cannot be reached for any model or key.
+        Failure::Connect(_) | Failure::Tls(_) | Failure::Timeout(Phase::Connect | Phase::Tls) => {
+            Scope::Provider
+        }
+        _ => Scope::Backend,
+    };
     // A certificate tells names.
     let quotes = matches!(failure, Failure::Tls(_));
     Verdict { class, scope, status, retry: None, message: short(&message, &[]).into(), quotes }
@@ -671,7 +707,9 @@ mod tests {
         ];
         for phase in phases {
             let verdict = judge_failure(&Failure::Timeout(phase));
-            assert_eq!((verdict.class, verdict.scope), (Class::Down, Scope::Backend));
+            let unreachable = matches!(phase, Phase::Connect | Phase::Tls);
+            let scope = if unreachable { Scope::Provider } else { Scope::Backend };
+            assert_eq!((verdict.class, verdict.scope), (Class::Down, scope), "{phase:?}");
             assert!(verdict.message.starts_with("timed out waiting for "));
         }
         let tls = judge_failure(&Failure::Tls("certificate expired for sk-abcdef".to_owned()));

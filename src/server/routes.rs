@@ -8,14 +8,13 @@ use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
 use crate::http::head::{Method, RequestHead};
 use crate::proxy::job::ClientFields;
+use crate::proxy::state::now;
 use crate::proxy::{self, State, metrics, status};
 use crate::respond::{Reply, Responder};
-use crate::route::Now;
 use serde_json::json;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
 /// What a path stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,11 +116,8 @@ pub async fn serve(
     }
     let dialect = route.dialect(head);
     let reply = match route {
-        Route::Status => {
-            let now = Now { mono: Instant::now(), wall: SystemTime::now() };
-            Reply::json(200, status::json(state, now)).header("cache-control", "no-store")
-        }
-        Route::Metrics => Reply::json(200, metrics::text(state, Instant::now()))
+        Route::Status => Reply::json(200, status::json(state, now())).header("cache-control", "no-store"),
+        Route::Metrics => Reply::json(200, metrics::text(state, now().mono))
             .header("content-type", metrics::CONTENT_TYPE)
             .header("cache-control", "no-store"),
         Route::Models => Reply::json(200, models(&state.config).to_string()),

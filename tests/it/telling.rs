@@ -120,7 +120,7 @@ fn requests_and_attempts_are_counted_by_what_became_of_them() {
         &["backend_benched"],
         &[r#"backend_benched{backend="alpha"} 1"#, r#"backend_benched{backend="beta"} 0"#],
     );
-    check_samples(&proxy, &["in_flight"], &["requests_in_flight 0"]);
+    check_samples(&proxy, &["swap_requests_in_flight"], &["requests_in_flight 0"]);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_client_that_leaves_is_counted_and_in_flight_no_more() {
     let mut silent = proxy.connect();
     silent.send(post("/v1/chat/completions", STREAM_HELLO));
     upstream.wait_for_requests(1);
-    check_samples(&proxy, &["in_flight"], &["requests_in_flight 1"]);
+    check_samples(&proxy, &["swap_requests_in_flight"], &["requests_in_flight 1"]);
     drop(silent);
     let unanswered = r#"requests_total{dialect="chat",backend="-",outcome="client_left"} 1"#;
     check_samples(&proxy, &["requests_total"], &[unanswered]);
@@ -178,7 +178,7 @@ fn a_client_that_leaves_is_counted_and_in_flight_no_more() {
     stream.close();
     let answered = r#"requests_total{dialect="chat",backend="alpha",outcome="client_left"} 1"#;
     check_samples(&proxy, &["requests_total"], &[answered, unanswered]);
-    check_samples(&proxy, &["in_flight"], &["requests_in_flight 0"]);
+    check_samples(&proxy, &["swap_requests_in_flight"], &["requests_in_flight 0"]);
     gate.open();
 }
 
@@ -266,6 +266,82 @@ fn the_page_is_what_prometheus_reads() {
         }
     }
     assert!(families.len() >= 8 && seen.len() >= 20, "{page}");
+}
+
+#[test]
+fn limits_are_told_as_they_are_counted() {
+    let upstream = Upstream::healthy("Hello");
+    let limited = Backend::from(&upstream).line("limits: {rpm: 2, tpd: 10000}").line("context: 8192");
+    let proxy = Config::new().backend(limited).backend(&upstream).top("max_wait: 0").start();
+    for _ in 0..3 {
+        proxy.chat(HELLO).check_answer("Hello").unwrap();
+    }
+    check_samples(
+        &proxy,
+        &["quota_"],
+        &[
+            r#"quota_limit{backend="alpha",unit="requests",window="minute"} 2"#,
+            r#"quota_limit{backend="alpha",unit="tokens",window="day"} 10000"#,
+            r#"quota_left{backend="alpha",unit="requests",window="minute"} 0"#,
+            // An answer of the scripted provider takes 5.
+            r#"quota_left{backend="alpha",unit="tokens",window="day"} 9990"#,
+        ],
+    );
+    let benched = [r#"backend_benched{backend="alpha"} 1"#, r#"backend_benched{backend="beta"} 0"#];
+    check_samples(&proxy, &["backend_benched"], &benched);
+    let page = proxy.get("/status").json();
+    let alpha = backend(&page, "alpha");
+    assert_eq!((&alpha["standing"], &alpha["context"]), (&"used_up".into(), &8192.into()), "{page}");
+    let bench = &alpha["bench"];
+    assert_eq!((&bench["class"], &bench["source"]), (&"requests_used_up".into(), &"counted".into()));
+    assert!(
+        (1..=61).contains(&bench["seconds_left"].as_u64().unwrap()) && bench["since"].is_null(),
+        "{bench}"
+    );
+    let minute = &alpha["limits"][0];
+    assert_eq!((&minute["unit"], &minute["window"]), (&"requests".into(), &"minute".into()), "{alpha}");
+    assert_eq!((&minute["limit"], &minute["used"], &minute["left"]), (&2.into(), &2.into(), &0.into()));
+    assert_eq!((&minute["source"], minute["resets"].is_string()), (&"counted".into(), true), "{minute}");
+    assert_eq!((&alpha["limits"][1]["used"], &alpha["limits"][2]), (&10.into(), &Value::Null), "{alpha}");
+    let beta = backend(&page, "beta");
+    assert_eq!(
+        (&beta["standing"], &beta["limits"], &beta["context"]),
+        (&"open".into(), &Value::Array(vec![]), &Value::Null)
+    );
+}
+
+#[test]
+fn the_gauge_of_a_backend_follows_what_runs_there() {
+    let gate = Gate::new();
+    let upstream = {
+        let gate = gate.clone();
+        Upstream::answering(move |_| {
+            Reply::nothing().wait(&gate).then(Step::Write(chat_whole("Hello").bytes()))
+        })
+    };
+    let busy = Backend::from(&upstream).line("limits: {concurrency: 1}");
+    let proxy = Config::new().backend(busy).start();
+    let mut first = proxy.connect();
+    first.send(post("/v1/chat/completions", HELLO));
+    upstream.wait_for_requests(1);
+    check_samples(
+        &proxy,
+        &["_in_flight"],
+        &["requests_in_flight 1", r#"backend_requests_in_flight{backend="alpha"} 1"#],
+    );
+    assert_eq!(backend(&proxy.get("/status").json(), "alpha")["standing"], "busy");
+    let mut second = proxy.connect();
+    second.send(post("/v1/chat/completions", HELLO));
+    check_samples(&proxy, &["requests_waiting"], &["requests_waiting 1"]);
+    gate.open();
+    first.response().check_answer("Hello").unwrap();
+    second.response().check_answer("Hello").unwrap();
+    check_samples(&proxy, &["requests_waiting"], &["requests_waiting 0"]);
+    check_samples(
+        &proxy,
+        &["_in_flight"],
+        &["requests_in_flight 0", r#"backend_requests_in_flight{backend="alpha"} 0"#],
+    );
 }
 
 fn backend<'a>(page: &'a Value, name: &str) -> &'a Value {
@@ -390,7 +466,7 @@ fn a_plan_is_explained_without_asking_anybody() {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     every(
         [
-            (&[][..], &["no model: any", all, "in up to 2 passes"][..]),
+            (&[][..], &["no model: any", all, "in up to 2 passes", "Nothing is remembered"][..]),
             (
                 &["--model", "model-alpha"],
                 &["\npriority 1:\n  alpha (model-alpha)\n", "another model: beta (m"],
@@ -438,6 +514,45 @@ fn a_plan_is_explained_without_asking_anybody() {
         },
     );
     assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn a_plan_knows_what_a_run_has_left() {
+    let told = Upstream::replies([status(429).header("retry-after", "600").error("slow down")]);
+    let good = Upstream::healthy("Hello");
+    let dir = TempDir::new();
+    let file = dir.path().join("state.json");
+    let config = Config::new()
+        .backend(&told)
+        .backend(Backend::from(&good).line("limits: {rpd: 1}"))
+        .backend(Backend::from(&good).line("context: 100"))
+        .top(&format!("state_file: {}", file.display()));
+    let mut proxy = config.clone().start();
+    proxy.chat(HELLO).check_answer("Hello").unwrap();
+    proxy.stop();
+    proxy.exit_status();
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let long = HELLO.replace("hi", &"many words ".repeat(100));
+    let (code, said, errors) = explained(&config, &[("long.json", &long)], &["--file", "long.json"]);
+    assert_eq!((code, errors.as_str()), (0, ""), "{said}");
+    for word in [
+        "alpha (model-alpha)  skipped: rate limited, benched until 20",
+        "s, told by the provider)",
+        "beta (model-beta)    skipped: requests of the day used up until 20",
+        "s, counted)",
+        "gamma (model-gamma)  skipped: about ",
+        "its context window has 100",
+    ] {
+        assert!(said.contains(word), "expected {word:?} in {said}");
+    }
+    assert!(!said.contains("Nothing is remembered"), "{said}");
+    // It is the file of a run, and none of ours.
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), kept);
+    std::fs::write(&file, "{ damaged").unwrap();
+    let (code, said, errors) = explained(&config, &[], &[]);
+    assert!(code == 0 && said.contains("alpha (model-alpha)\n"), "exit {code}: {said}");
+    assert!(errors.contains("WARN") && errors.contains("state.json"), "{errors}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{ damaged");
 }
 
 #[test]

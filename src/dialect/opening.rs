@@ -1,0 +1,155 @@
+//! How a conversation began: what its requests have in common, however long it gets. Reads no further than that.
+
+use super::ask::Dialect;
+use super::skim;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
+use serde_json::Value;
+use std::fmt;
+
+/// The texts of a request up to the end of the first turn of the user. `None` if there is none.
+///
+/// Marks for caches wander through a conversation, and are left out. `history` are the items of the response that a
+/// Responses request goes on from.
+pub fn opening(dialect: Dialect, body: &[u8], history: &[String]) -> Option<String> {
+    let members = skim::members(body).ok()?;
+    let member = |key: &str| {
+        let value = members.iter().find(|member| member.key == key)?.value.clone();
+        body.get(value)
+    };
+    let (system, turns) = match dialect {
+        Dialect::Chat => (None, member("messages")?),
+        Dialect::Messages => (member("system"), member("messages")?),
+        Dialect::Responses => (member("instructions"), member("input").unwrap_or(b"[]")),
+    };
+    let mut text = String::new();
+    if let Some(Ok(system)) = system.map(serde_json::from_slice::<Value>) {
+        texts(&system, &mut text);
+    }
+    for item in history {
+        let item = serde_json::from_str(item).ok()?;
+        texts(&item, &mut text);
+        if is_users(&item) {
+            return Some(text);
+        }
+    }
+    if turns.starts_with(b"\"") {
+        texts(&serde_json::from_slice(turns).ok()?, &mut text);
+        return Some(text);
+    }
+    let mut reader = serde_json::Deserializer::from_slice(turns);
+    let mut found = false;
+    // Stopped in the middle, it ends with an error.
+    let _ = First { text: &mut text, found: &mut found }.deserialize(&mut reader);
+    found.then_some(text)
+}
+
+/// Every text of a value, each with an end.
+fn texts(value: &Value, out: &mut String) {
+    match value {
+        Value::String(text) => {
+            out.push_str(text);
+            out.push('\0');
+        }
+        Value::Array(items) => items.iter().for_each(|item| texts(item, out)),
+        Value::Object(members) => {
+            let members = members.iter().filter(|(key, _)| *key != "cache_control" && *key != "id");
+            members.for_each(|(_, value)| texts(value, out));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn is_users(turn: &Value) -> bool {
+    turn.get("role").and_then(Value::as_str) == Some("user")
+}
+
+/// Reads an array of turns up to the first of the user.
+struct First<'a> {
+    text: &'a mut String,
+    found: &'a mut bool,
+}
+
+impl<'de> DeserializeSeed<'de> for First<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for First<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("turns")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut turns: A) -> Result<(), A::Error> {
+        while let Some(turn) = turns.next_element::<Value>()? {
+            texts(&turn, self.text);
+            if is_users(&turn) {
+                *self.found = true;
+                return Err(A::Error::custom("read far enough"));
+            }
+        }
+        while turns.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_keeps_its_opening() {
+        let chat = |body: &str| opening(Dialect::Chat, body.as_bytes(), &[]);
+        let first = chat(r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"U"}]}"#);
+        assert!(first.is_some());
+        for (same, body) in [
+            (
+                true,
+                r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"U"},{"role":"assistant","content":"A"},{"role":"user","content":"V"}],"temperature":1}"#,
+            ),
+            (false, r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"V"}]}"#),
+            (false, r#"{"messages":[{"role":"user","content":"U"}]}"#),
+        ] {
+            assert_eq!(chat(body) == first, same, "{body}");
+        }
+        for none in [
+            r#"{"messages":[]}"#,
+            r#"{"messages":[{"role":"system","content":"S"}]}"#,
+            "{}",
+            "[",
+            "{\"messages\":7}",
+        ] {
+            assert_eq!(chat(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn marks_of_caches_do_not_count() {
+        let messages = |body: &str| opening(Dialect::Messages, body.as_bytes(), &[]);
+        let first =
+            messages(r#"{"system":"S","messages":[{"role":"user","content":[{"type":"text","text":"U"}]}]}"#);
+        let marked = messages(
+            r#"{"system":"S","messages":[{"role":"user","content":[{"type":"text","text":"U","cache_control":{"type":"ephemeral"}}]},{"role":"assistant","content":"A"}]}"#,
+        );
+        assert_eq!(first, marked);
+        assert_ne!(
+            first,
+            messages(r#"{"system":"T","messages":[{"role":"user","content":[{"type":"text","text":"U"}]}]}"#)
+        );
+    }
+
+    #[test]
+    fn a_response_goes_on_with_its_history() {
+        let item =
+            r#"{"type":"message","role":"user","content":[{"type":"input_text","text":"U"}]}"#.to_owned();
+        let open = |body: &str, history: &[String]| opening(Dialect::Responses, body.as_bytes(), history);
+        let first = open(&format!(r#"{{"instructions":"I","input":[{item}]}}"#), &[]);
+        assert!(first.is_some());
+        assert_eq!(open(r#"{"instructions":"I","input":"more"}"#, &[item]), first);
+        assert_eq!(open(r#"{"input":"U"}"#, &[]).as_deref(), Some("U\0"));
+    }
+}
