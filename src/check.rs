@@ -33,7 +33,13 @@ pub fn list(state: &State) -> String {
 
 /// Calls every backend; the table, and whether all of them answered.
 pub async fn check(state: &State) -> (String, bool) {
-    let rows = all(state.upstreams.iter().map(|upstream| row(state, upstream)).collect()).await;
+    let rows = all(state
+        .upstreams
+        .iter()
+        .enumerate()
+        .map(|(place, upstream)| row(state, place, upstream))
+        .collect())
+    .await;
     let good = rows.iter().all(|row| row.word == OK);
     let width = |of: fn(&Row) -> &str| rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0);
     let (names, words) = (width(|row| &row.name), width(|row| row.word));
@@ -73,9 +79,10 @@ fn word(class: Class) -> &'static str {
     }
 }
 
-async fn row(state: &State, upstream: &Upstream) -> Row {
+async fn row(state: &State, place: usize, upstream: &Upstream) -> Row {
     let start = Instant::now();
-    let name = format!("{} ({})", upstream.name, upstream.model);
+    let label = state.stats.backend(place).map_or(&upstream.name, |series| &series.label);
+    let name = format!("{label} ({})", upstream.model);
     let read =
         Ask::parse(Dialect::Chat, BODY).and_then(|ask| Ok((Reading::new(Dialect::Chat, BODY, &[])?, ask)));
     let (reading, ask) = match read {

@@ -10,7 +10,7 @@ use crate::proxy::status::{moment, seconds_up};
 use crate::proxy::upstream::Upstream;
 use crate::route::Now;
 use crate::route::ledger::{Spent, Standing};
-use crate::route::plan::{Record, Skipped, Step, words};
+use crate::route::plan::{Outcome, Record, Skipped, Step, words};
 use crate::route::quota::{Shortage, Source};
 use crate::route::verdict::{Class, Scope, Verdict};
 use serde_json::Value;
@@ -46,8 +46,8 @@ pub fn explain(state: &State, question: &Question<'_>, now: Now) -> Result<Strin
     let _ = writeln!(text, "{}", describe_model(&state.config, model, &rehearsal));
 
     let shown = |place: usize| {
-        let named = state.config.backends.get(place);
-        named.map_or_else(String::new, |config| format!("{} ({})", config.name, config.model))
+        let named = state.stats.backend(place).zip(state.config.backends.get(place));
+        named.map_or_else(String::new, |(series, config)| format!("{} ({})", series.label, config.model))
     };
     let places = 0..state.config.backends.len();
     let width = places.clone().map(|place| shown(place).chars().count()).max().unwrap_or(0);
@@ -73,7 +73,9 @@ pub fn explain(state: &State, question: &Question<'_>, now: Now) -> Result<Strin
     if !others.is_empty() {
         let _ = writeln!(text, "no candidates, as they have another model: {}", others.join(", "));
     }
-    if state.config.keep_cycles > 1 {
+    if let Some(refusal) = &rehearsal.refusal {
+        let _ = writeln!(text, "{refusal}");
+    } else if state.config.keep_cycles > 1 {
         let _ = writeln!(
             text,
             "Who fails for the moment is asked again, in up to {} passes.",
@@ -203,6 +205,8 @@ enum Fate {
 struct Rehearsal {
     /// By place in the config, in the order in which they are shown, and how they stood before.
     fates: Vec<(usize, Fate, Standing)>,
+    /// What the client is told, if nobody is asked.
+    refusal: Option<String>,
 }
 
 impl Rehearsal {
@@ -244,11 +248,23 @@ impl Rehearsal {
         let standing = |place: usize| standings.get(place).copied().unwrap_or(Standing::Open);
         let records = walk.records().map(|record| (record.backend, fate(record)));
         let mut fates: Vec<_> = records.map(|(place, fate)| (place, fate, standing(place))).collect();
+        let refusal = tried.is_empty().then(|| match walk.outcome(&ledger, time) {
+            Outcome::AllUnfit { .. } => {
+                "It fits nowhere: the client is told so (400), and nobody is asked.".into()
+            }
+            Outcome::AllFailed { retry_at: Some(at) } => {
+                format!(
+                    "Nobody can be asked before {}: the client gets 503 (529 in Messages).",
+                    moment(at, now)
+                )
+            }
+            _ => "Nobody can be asked: the client gets 503 (529 in Messages).".to_owned(),
+        });
         // A random order says nothing: as they stand in the config.
         let by_walk = state.config.selection == Selection::LeastUsed;
         let priority = |place: usize| state.config.backends.get(place).map(|config| config.priority);
         fates.sort_by_key(|(place, ..)| (priority(*place), if by_walk { 0 } else { *place }));
-        Self { fates }
+        Self { fates, refusal }
     }
 }
 
@@ -341,8 +357,38 @@ mod tests {
         ] {
             assert!(text.contains(line), "no {line:?} in {text}");
         }
+        assert!(!text.contains("Nobody"), "{text}");
         // Nothing has changed by it.
         assert_eq!(explain(&state, &Question::default(), now).unwrap(), text);
+    }
+
+    #[test]
+    fn what_the_client_gets_if_nobody_can_be_asked() {
+        let now = Now { mono: Instant::now(), wall: SystemTime::UNIX_EPOCH };
+        let body = br#"{"messages":[{"role":"user","content":"one two three four five six"}]}"#;
+        for (backends, wait, expected) in [
+            ("{provider: demo, model: m, context: 3}", None, "It fits nowhere"),
+            (
+                "{provider: demo, model: m}",
+                Some(600 * SECOND),
+                "Nobody can be asked before 1970-01-01T00:10:00Z:",
+            ),
+            ("{provider: demo, model: m}", None, "Nobody can be asked: the client gets 503"),
+            ("{provider: demo, model: m}, {provider: demo, model: m, account: x}", None, "  demo#2 (m)"),
+        ] {
+            let state = state(&format!("max_wait: 0\nproviders: [{{priority: 1, backends: [{backends}]}}]"));
+            let retry = wait.map(|wait| Retry { until: now.mono + wait, source: Source::Told });
+            let class = if wait.is_some() { Class::RateLimited } else { Class::Forbidden };
+            let verdict = Verdict { class, scope: Scope::Backend, retry, ..fails_for_good() };
+            {
+                let mut ledger = state.ledger();
+                let ticket = ledger.begin(0, 0, now.mono);
+                ledger.failure(ticket, &verdict, now.mono, &mut fastrand::Rng::with_seed(1));
+                ledger.end(ticket, Spent::Nothing);
+            }
+            let text = explain(&state, &Question { body: Some(body), ..Question::default() }, now).unwrap();
+            assert!(text.contains(expected), "no {expected:?} in {text}");
+        }
     }
 
     #[test]
