@@ -158,9 +158,9 @@ pub fn guess(body: &[u8]) -> Dialect {
         return Dialect::Responses;
     }
     let list = |key: &str| top.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let parts = list("messages").iter().filter_map(|message| message["content"].as_array()).flatten();
+    let contents = list("messages").iter().filter_map(|message| message.get("content")?.as_array());
     let anthropic = ["tool_use", "tool_result", "thinking", "redacted_thinking", "document", "image"];
-    let mut types = parts.filter_map(|part| part["type"].as_str());
+    let mut types = contents.flatten().filter_map(|part| part.get("type")?.as_str());
     if has(&["system", "stop_sequences", "thinking", "top_k"])
         || list("tools").iter().any(|tool| tool.get("input_schema").is_some())
         || types.any(|kind| anthropic.contains(&kind))
@@ -185,8 +185,8 @@ pub fn guess(body: &[u8]) -> Dialect {
         "user",
     ]) || list("tools").iter().any(|tool| tool.get("function").is_some())
         || list("messages").iter().any(|message| {
-            !matches!(message["role"].as_str(), Some("user" | "assistant"))
-                || message.get("tool_calls").is_some()
+            let role = message.get("role").and_then(Value::as_str);
+            !matches!(role, Some("user" | "assistant")) || message.get("tool_calls").is_some()
         });
     if has(&["max_tokens"]) && !only_chat { Dialect::Messages } else { Dialect::Chat }
 }
@@ -294,7 +294,9 @@ fn note(fate: &Fate, standing: Standing, now: Now) -> String {
         }
         Standing::Short(shortage) => words(shortage).into(),
         Standing::Open => String::new(),
-        Standing::HalfOpen | Standing::Probing => "was down, so one request tries it first".into(),
+        Standing::HalfOpen | Standing::Probing => {
+            "has rested by our guess, so one request tries it first".into()
+        }
     };
     match (fate, standing) {
         (Fate::Tried, Standing::Benched { known: true, .. } | Standing::Short(_)) => {
