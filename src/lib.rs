@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod date;
 pub mod dialect;
+pub mod explain;
 pub mod http;
 pub mod limits;
 pub mod net;

@@ -75,6 +75,10 @@ pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(15);
 pub const POOL_IDLE_TIME: Duration = Duration::from_secs(60);
 /// How often idle connections to providers are looked at.
 pub const POOL_SWEEP_TIME: Duration = Duration::from_secs(15);
+/// Backends that `check` calls at a time: a small machine has descriptors and memory for so many handshakes.
+pub const CHECKS_AT_ONCE_MAX: usize = 32;
+/// How often the log gets a line about what was done: a quiet log stays quiet, a day fits a screen.
+pub const SUMMARY_TIME: Duration = Duration::from_secs(60 * 60);
 /// Head start of one address over the next (RFC 8305 §5).
 pub const ADDRESS_RACE_TIME: Duration = Duration::from_millis(250);
 /// After SIGTERM, for what runs to end.

@@ -4,21 +4,23 @@
 use ai_free_swap::cli::{self, Args, Command, HELP};
 use ai_free_swap::config::{self, Config};
 use ai_free_swap::date::Civil;
-use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, STATE_FILE_GAP};
+use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, STATE_FILE_GAP, SUMMARY_TIME};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
-use ai_free_swap::proxy::state::State;
+use ai_free_swap::proxy::state::{State, now};
+use ai_free_swap::proxy::stats::summary;
+use ai_free_swap::proxy::status::rests;
 use ai_free_swap::proxy::upstream::{Trust, Via};
 use ai_free_swap::route::saved::Saved;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
-use ai_free_swap::{check, net, state_file};
+use ai_free_swap::{check, explain, net, state_file};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Help => print(HELP),
         Command::Version => print(concat!("ai-free-swap ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Check { offline } => run_check(&args, offline),
+        Command::Explain => run_explain(&args),
         Command::Serve => serve(&args),
     };
     match result {
@@ -97,8 +100,19 @@ fn state_path(config: &Config) -> Option<PathBuf> {
     state_file::path(config.state_file.as_deref(), &env)
 }
 
+/// Reads a state file, and says what is wrong with it.
+type Load = fn(&Path) -> Option<Saved>;
+
+/// For a run that does not write the file, and so must not move it.
+fn only_load(path: &Path) -> Option<Saved> {
+    state_file::load(path).unwrap_or_else(|unusable| {
+        log::warn!("state file {}: {}; going on without what it knows", path.display(), unusable.why);
+        None
+    })
+}
+
 /// The config with everything it refers to: certificates, proxies.
-fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
+fn load_state(args: &Args, previous: Option<&State>, load: Load) -> Result<State, String> {
     let config = load_config(args)?;
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -107,7 +121,7 @@ fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
     let mut trust =
         Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
     let saved = match (previous, state_path(&config)) {
-        (None, Some(path)) => state_file::load_or_set_aside(&path),
+        (None, Some(path)) => load(&path),
         _ => None,
     };
     let state = State::new(config, &mut trust, &proxies, previous, saved.as_ref())
@@ -133,7 +147,7 @@ fn start_logging(args: &Args) {
 
 fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     start_logging(args);
-    let state = load_state(args, None)?;
+    let state = load_state(args, None, only_load)?;
     if offline {
         return print(&check::list(&state));
     }
@@ -145,10 +159,38 @@ fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
 }
 
+fn run_explain(args: &Args) -> Result<ExitCode, String> {
+    start_logging(args);
+    let state = load_state(args, None, only_load)?;
+    let body =
+        args.file.as_deref().map(|path| read_request(path, state.config.server.max_body)).transpose()?;
+    let question = explain::Question {
+        model: args.model.as_deref(),
+        body: body.as_deref(),
+        dialect: args.dialect,
+        remembers: state_path(&state.config).is_some(),
+    };
+    let shown = args.file.as_deref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    print(&explain::explain(&state, &question, now()).map_err(|e| format!("{shown}{e}"))?)
+}
+
+/// A request in a file, as large as one may be that comes over the network.
+fn read_request(path: &Path, max: usize) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let file = File::open(path).map_err(|e| format!("{shown}: {e}"))?;
+    let mut body = Vec::new();
+    let most = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_end(&mut body).map_err(|e| format!("{shown}: {e}"))?;
+    if body.len() > max {
+        return Err(format!("{shown}: larger than server.max_body ({max} bytes)"));
+    }
+    Ok(body)
+}
+
 fn serve(args: &Args) -> Result<ExitCode, String> {
     start_logging(args);
     let descriptors = net::raise_descriptor_limit();
-    let state = Arc::new(load_state(args, None)?);
+    let state = Arc::new(load_state(args, None, state_file::load_or_set_aside)?);
     let listeners = Listener::open(&state.config.server)?;
     let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("cannot watch for signals: {e}"))?;
@@ -167,6 +209,7 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
     let shared = Shared::new(state, descriptors);
     executor.spawn(drive()).detach();
     executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
+    executor.spawn(summarise(Arc::clone(&shared))).detach();
     let keeping = executor.spawn(keep_state(Arc::clone(&shared)));
     let accepting: Vec<_> = listeners
         .into_iter()
@@ -211,6 +254,22 @@ async fn sweep_pool(shared: Arc<Shared>) {
     }
 }
 
+/// Once an hour a line about it.
+async fn summarise(shared: Arc<Shared>) {
+    let mut before = shared.state().stats.totals();
+    loop {
+        sleep_until(Instant::now() + SUMMARY_TIME).await;
+        let state = shared.state();
+        let totals = state.stats.totals();
+        let reports = state.reports(Instant::now());
+        let rest = reports.iter().filter(|report| rests(report.standing)).count();
+        if let Some(line) = summary(totals.since(before), rest, reports.len()) {
+            log::info!("{line}");
+        }
+        before = totals;
+    }
+}
+
 /// Writes the state file, if there is to be one and something has changed.
 #[derive(Default)]
 struct Keeper {
@@ -252,7 +311,7 @@ fn reload(args: &mut Args, shared: &Shared) {
     // back on the environment: the client key would be gone too.
     args.config_given |= args.config.exists();
     let previous = shared.state();
-    match load_state(args, Some(&previous)) {
+    match load_state(args, Some(&previous), only_load) {
         Ok(state) => {
             let (old, new) = (&previous.config.server, &state.config.server);
             let fixed = |s: &config::Server| {

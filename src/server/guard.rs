@@ -37,7 +37,7 @@ pub fn refuse(config: &Config, head: &RequestHead, route: &Route<'_>) -> Option<
     if *route == Route::Unknown {
         let text = format!(
             "Unknown path {}: this proxy serves POST /v1/chat/completions, /v1/responses and /v1/messages, \
-             GET /v1/models and GET /health.",
+             GET /v1/models, /status, /metrics and /health.",
             printable(head.path())
         );
         return Some(told(ApiError::new(404, text).code("unknown_url")));

@@ -29,6 +29,7 @@ mod shapes;
 mod signals;
 mod signatures;
 mod surface;
+mod telling;
 mod tls;
 mod total_failure;
 mod unix_socket;
