@@ -2,15 +2,18 @@
 
 use crate::dialect::ask::{Ask, Dialect};
 use crate::limits::CHECKS_AT_ONCE_MAX;
+use crate::provider::ratelimit::{Span, Told};
 use crate::proxy::attempt::attempt;
 use crate::proxy::job::{ClientFields, Job, Reading};
 use crate::proxy::state::State;
+use crate::proxy::status::{span_name, unit_name};
 use crate::proxy::upstream::Upstream;
 use crate::route::verdict::{Class, Window};
 use futures_lite::future;
 use std::fmt::Write;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -89,6 +92,8 @@ async fn row(state: &State, place: usize, upstream: &Upstream) -> Row {
         Ok(read) => read,
         Err(e) => return Row { name, word: word(Class::BadRequest), ms: 0, text: e.message.into_owned() },
     };
+    let heard = Mutex::new(Vec::new());
+    let hear = |told: &[Told]| add(&heard, told);
     let job = Job {
         ask: &ask,
         body: BODY,
@@ -97,7 +102,7 @@ async fn row(state: &State, place: usize, upstream: &Upstream) -> Row {
         fields: &ClientFields::default(),
         signatures: &state.signatures,
         show_provider: false,
-        hear: &|_| (),
+        hear: &hear,
         secrets: &state.secrets,
         until: start + CHECK_TIME,
         seed: 0,
@@ -105,12 +110,43 @@ async fn row(state: &State, place: usize, upstream: &Upstream) -> Row {
     };
     let (word, text) = match attempt(&state.pool, upstream, &job).await {
         Ok(_) => (OK, String::new()),
-        Err(failed) if failed.verdict.class == Class::Empty => {
-            (OK, "answers, though with an empty text".into())
+        Err(failed) => {
+            add(&heard, failed.learned.as_ref().map(|learned| learned.told.as_slice()).unwrap_or_default());
+            match failed.verdict.class {
+                Class::Empty => (OK, "answers, though with an empty text".into()),
+                class => (word(class), state.masked(&failed.verdict.to_string())),
+            }
         }
-        Err(failed) => (word(failed.verdict.class), state.masked(&failed.verdict.to_string())),
     };
-    Row { name, word, ms: start.elapsed().as_millis(), text }
+    let mut texts = vec![text, limits(&heard.into_inner().unwrap_or_else(PoisonError::into_inner))];
+    texts.retain(|text| !text.is_empty());
+    Row { name, word, ms: start.elapsed().as_millis(), text: texts.join("; ") }
+}
+
+fn add(heard: &Mutex<Vec<Told>>, told: &[Told]) {
+    heard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(told);
+}
+
+/// The limits that an answer told.
+fn limits(told: &[Told]) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for Told { unit, span, limit, remaining, .. } in told {
+        let what = match span {
+            Span::Unnamed => unit_name(*unit).to_owned(),
+            span => format!("{}/{}", unit_name(*unit), span_name(*span)),
+        };
+        let word = match (remaining, limit) {
+            (Some(left), Some(limit)) => format!("{left} of {limit} {what} left"),
+            (Some(left), None) => format!("{left} {what} left"),
+            (None, Some(limit)) => format!("{limit} {what}"),
+            (None, None) => continue,
+        };
+        // Header and body may say the same.
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    if words.is_empty() { String::new() } else { format!("limits: {}", words.join(", ")) }
 }
 
 /// Runs all side by side, so many at a time.
@@ -140,6 +176,26 @@ mod tests {
     use super::*;
     use futures_lite::future::{block_on, yield_now};
     use std::cell::Cell;
+
+    #[test]
+    fn limits_in_words() {
+        use crate::provider::ratelimit::Unit;
+        let told = |unit, span, limit, remaining| Told { unit, span, limit, remaining, reset: None };
+        let day = told(Unit::Requests, Span::Day, Some(1000), Some(998));
+        for (told, expected) in [
+            (vec![], ""),
+            (vec![day, day], "limits: 998 of 1000 requests/day left"),
+            (
+                vec![
+                    told(Unit::Tokens, Span::Minute, Some(8), None),
+                    told(Unit::Tokens, Span::Unnamed, None, Some(0)),
+                ],
+                "limits: 8 tokens/minute, 0 tokens left",
+            ),
+        ] {
+            assert_eq!(limits(&told), expected);
+        }
+    }
 
     #[test]
     fn never_more_than_so_many_run_at_a_time_and_all_come_to_an_end() {

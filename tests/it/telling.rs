@@ -310,6 +310,64 @@ fn limits_are_told_as_they_are_counted() {
     );
 }
 
+/// An answer with what Groq tells in each: requests of the day, tokens of the minute.
+fn with_limits(code: u16, body: &str) -> Reply {
+    let fields = [
+        ("x-ratelimit-limit-requests", "1000"),
+        ("x-ratelimit-remaining-requests", "998"),
+        ("x-ratelimit-reset-requests", "2m52.8s"),
+        ("x-ratelimit-limit-tokens", "8000"),
+        ("x-ratelimit-remaining-tokens", "7990"),
+        ("x-ratelimit-reset-tokens", "55.5s"),
+    ];
+    fields.iter().fold(status(code), |status, (name, value)| status.header(name, value)).json(body)
+}
+
+#[test]
+fn limits_are_told_as_the_provider_tells_them() {
+    let upstream = Upstream::replies([with_limits(200, &whole_body("Hello"))]);
+    let proxy = Config::new().backend(Backend::from(&upstream).provider("groq")).start();
+    proxy.chat(HELLO).check_answer("Hello").unwrap();
+    check_samples(
+        &proxy,
+        &["quota_left"],
+        &[
+            r#"quota_left{backend="alpha",unit="tokens",window="minute"} 7990"#,
+            r#"quota_left{backend="alpha",unit="requests",window="day"} 998"#,
+        ],
+    );
+    let page = proxy.get("/status").json();
+    let limits = &backend(&page, "alpha")["limits"];
+    for (place, unit, limit) in [(0, "tokens", 8000), (1, "requests", 1000)] {
+        let told = &limits[place];
+        assert_eq!(
+            (&told["unit"], &told["source"], &told["limit"]),
+            (&unit.into(), &"told".into(), &limit.into())
+        );
+    }
+}
+
+#[test]
+fn a_check_shows_the_limits_it_has_learned() {
+    let told = "998 of 1000 requests/day left, 7990 of 8000 tokens/minute left";
+    let good = Upstream::replies([with_limits(200, &whole_body("OK"))]);
+    let bad = Upstream::replies([with_limits(429, r#"{"error":{"message":"slow down"}}"#)]);
+    let dir = TempDir::new();
+    let groq = |upstream: &Upstream| Backend::from(upstream).provider("groq");
+    dir.write("config.yaml", &Config::new().backend(groq(&good)).backend(groq(&bad)).yaml());
+    let table = String::from_utf8(run(&dir, &["check"], &[]).stdout).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(
+        lines[0].starts_with("alpha (model-alpha)  ok ")
+            && lines[0].ends_with(&format!("ms  limits: {told}")),
+        "{table}"
+    );
+    assert!(
+        lines[1].contains("limited") && lines[1].ends_with(&format!("slow down; limits: {told}")),
+        "{table}"
+    );
+}
+
 #[test]
 fn the_gauge_of_a_backend_follows_what_runs_there() {
     let gate = Gate::new();
