@@ -22,6 +22,7 @@ mod outbound;
 mod pass_through;
 mod pool;
 mod process;
+mod quotas;
 mod quoting;
 mod reload;
 mod responses;
