@@ -18,7 +18,7 @@ use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -98,7 +98,13 @@ fn state_path(config: &Config) -> Option<PathBuf> {
 }
 
 /// The config with everything it refers to: certificates, proxies.
-fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
+///
+/// `earlier` reads what an earlier run has left, if there is no `previous` state.
+fn load_state(
+    args: &Args,
+    previous: Option<&State>,
+    earlier: impl FnOnce(&Path) -> Option<Saved>,
+) -> Result<State, String> {
     let config = load_config(args)?;
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -107,7 +113,7 @@ fn load_state(args: &Args, previous: Option<&State>) -> Result<State, String> {
     let mut trust =
         Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
     let saved = match (previous, state_path(&config)) {
-        (None, Some(path)) => state_file::load_or_set_aside(&path),
+        (None, Some(path)) => earlier(&path),
         _ => None,
     };
     let state = State::new(config, &mut trust, &proxies, previous, saved.as_ref())
@@ -133,7 +139,8 @@ fn start_logging(args: &Args) {
 
 fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     start_logging(args);
-    let state = load_state(args, None)?;
+    // It looks at the backends as they are, and leaves the file to the run that writes it.
+    let state = load_state(args, None, |_| None)?;
     if offline {
         return print(&check::list(&state));
     }
@@ -148,7 +155,7 @@ fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
 fn serve(args: &Args) -> Result<ExitCode, String> {
     start_logging(args);
     let descriptors = net::raise_descriptor_limit();
-    let state = Arc::new(load_state(args, None)?);
+    let state = Arc::new(load_state(args, None, state_file::load_or_set_aside)?);
     let listeners = Listener::open(&state.config.server)?;
     let mut signals = Signals::new([Signal::Term, Signal::Int, Signal::Hup])
         .map_err(|e| format!("cannot watch for signals: {e}"))?;
@@ -184,10 +191,12 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         }
         // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
         drop(accepting);
-        drain(&shared, &mut signals).await;
         // Not while it writes the same file.
         keeping.cancel().await;
-        Keeper::default().keep(&shared).await;
+        let mut keeper = Keeper::default();
+        // At once too: who stops us may lose patience (Docker after 10 s).
+        future::zip(keeper.keep(&shared), drain(&shared, &mut signals)).await;
+        keeper.keep(&shared).await;
     });
     async_io::block_on(executor.run(end));
     Ok(ExitCode::SUCCESS)
@@ -230,7 +239,10 @@ impl Keeper {
         let shown = path.display().to_string();
         // The disk may take its time, and nobody else has to wait for it.
         match smol::unblock(move || state_file::write(&path, &text)).await {
-            Ok(()) => (self.last, self.told) = (Some(saved), false),
+            Ok(()) => {
+                log::debug!("state file {shown}: written");
+                (self.last, self.told) = (Some(saved), false);
+            }
             Err(e) if !std::mem::replace(&mut self.told, true) => {
                 log::warn!("state file {shown}: {e}; what is known of limits will not outlive this run");
             }
@@ -252,7 +264,7 @@ fn reload(args: &mut Args, shared: &Shared) {
     // back on the environment: the client key would be gone too.
     args.config_given |= args.config.exists();
     let previous = shared.state();
-    match load_state(args, Some(&previous)) {
+    match load_state(args, Some(&previous), |_| None) {
         Ok(state) => {
             let (old, new) = (&previous.config.server, &state.config.server);
             let fixed = |s: &config::Server| {
