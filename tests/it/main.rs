@@ -29,6 +29,7 @@ mod responses;
 mod shapes;
 mod signals;
 mod signatures;
+mod state_file;
 mod surface;
 mod tls;
 mod total_failure;
