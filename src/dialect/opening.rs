@@ -1,6 +1,7 @@
 //! How a conversation began: what its requests have in common, however long it gets. Reads no further than that.
 
 use super::ask::Dialect;
+use super::request::messages_in::BILLING;
 use super::skim;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
@@ -50,6 +51,7 @@ const MARKS: [&str; 5] = ["cache_control", "id", "role", "status", "type"];
 /// Every text of a value, each with an end.
 fn texts(value: &Value, out: &mut String) {
     match value {
+        Value::String(text) if text.starts_with(BILLING) => {}
         Value::String(text) => {
             out.push_str(text);
             out.push('\0');

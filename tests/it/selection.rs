@@ -155,6 +155,28 @@ fn a_response_that_goes_on_stays_too() {
     }
 }
 
+/// Claude Code's first system block is another one each time, and its marks for caches wander.
+#[test]
+fn a_conversation_is_known_by_what_stays_of_it() {
+    let (_upstream, config) = equals(&[""; 8]);
+    let proxy = config.top("selection: sticky").start();
+    let ask = |system: serde_json::Value, content: serde_json::Value| {
+        let body =
+            json!({"max_tokens": 9, "system": system, "messages": [{"role": "user", "content": content}]});
+        by(&proxy.post(Surface::Messages.path(), &body.to_string()))
+    };
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let marked = |text: &str| json!({"type": "text", "text": text, "cache_control": {"type": "ephemeral"}});
+    let home = ask(json!("Be kind."), json!("Hi"));
+    for n in 0..3 {
+        let billing = text(&format!("x-anthropic-billing-header: cc_version=2.1.177.0{n}c; cch=36ee{n};"));
+        for content in [json!("Hi"), json!([text("Hi")]), json!([marked("Hi")])] {
+            assert_eq!(ask(json!([billing, text("Be kind.")]), content.clone()), home);
+            assert_eq!(ask(json!([billing, marked("Be kind.")]), content), home);
+        }
+    }
+}
+
 /// Caches are warm at the new one by then.
 #[test]
 fn a_conversation_whose_home_rests_moves_and_stays_there() {
