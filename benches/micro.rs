@@ -15,6 +15,7 @@ use ai_free_swap::http::body::{BodyLength, BodyReader, CHUNK_END, push_chunk_siz
 use ai_free_swap::http::head::HeadScan;
 use ai_free_swap::http::sse::{SseParser, push_event};
 use ai_free_swap::provider::Limits;
+use ai_free_swap::provider::ratelimit::told;
 use ai_free_swap::route::Now;
 use ai_free_swap::route::fit::Demand;
 use ai_free_swap::route::ledger::{Ledger, Member, Scopes, Spent};
@@ -288,17 +289,37 @@ fn route(bench: &Bench) {
     });
     let now = start;
     let body = br#"{"error":{"message":"Rate limit reached for model `openai/gpt-oss-120b` in organization `org_01j` service tier `on_demand` on tokens per minute (TPM): Limit 8000, Used 7900, Requested 600. Please try again in 3.75s. Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing","type":"tokens","code":"rate_limit_exceeded"}}"#;
-    let header = |name: &str| match name {
-        "retry-after" => Some("4"),
-        "x-ratelimit-remaining-tokens" => Some("0"),
-        "x-ratelimit-reset-tokens" => Some("3.75s"),
-        "date" => Some("Wed, 25 Nov 2026 10:00:00 GMT"),
-        _ => None,
-    };
+    let fields: [(&str, &[u8]); 4] = [
+        ("date", b"Wed, 25 Nov 2026 10:00:00 GMT"),
+        ("retry-after", b"4"),
+        ("x-ratelimit-remaining-tokens", b"0"),
+        ("x-ratelimit-reset-tokens", b"3.75s"),
+    ];
     let now = Now { mono: now, wall: SystemTime::now() };
     bench.run("route: judge_answer of a 429", body.len(), 1, || {
-        judge_answer("groq", 429, &header, black_box(body), now, &[])
+        judge_answer("groq", 429, fields.into_iter(), black_box(body), now, &[])
     });
+}
+
+fn provider(bench: &Bench) {
+    let head = HeadScan::default().response(RESPONSE_HEAD.as_bytes()).unwrap().unwrap();
+    let extra: [(&str, &[u8]); 4] = [
+        ("strict-transport-security", b"max-age=15552000"),
+        ("x-content-type-options", b"nosniff"),
+        ("x-groq-region", b"us-east-1"),
+        ("access-control-allow-origin", b"*"),
+    ];
+    let with_limits: Vec<(&str, &[u8])> = head.0.headers.iter().chain(extra).collect();
+    let is_limit = |name: &str| name.starts_with("x-ratelimit-");
+    let without: Vec<_> = with_limits.iter().copied().filter(|(name, _)| !is_limit(name)).collect();
+    for (name, fields, facts) in [("6 of them limits", &with_limits, 2), ("none a limit", &without, 0)] {
+        let name = format!("provider: told, {} fields, {name}", fields.len());
+        bench.run(&name, 0, 1, || {
+            let told = told("groq", black_box(fields).iter().copied(), 1_795_600_800_000);
+            assert_eq!(told.len(), facts);
+            told
+        });
+    }
 }
 
 fn main() {
@@ -307,5 +328,6 @@ fn main() {
     http(&bench);
     dialect(&bench);
     answers(&bench);
+    provider(&bench);
     route(&bench);
 }

@@ -67,6 +67,7 @@ async fn row(state: &State, upstream: &crate::proxy::upstream::Upstream) -> Row 
         fields: &ClientFields::default(),
         signatures: &state.signatures,
         show_provider: false,
+        hear: &|_| (),
         secrets: &state.secrets,
         until: start + CHECK_TIME,
         seed: 0,

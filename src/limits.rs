@@ -142,13 +142,15 @@ pub const TLS_SESSIONS_MAX: usize = 256;
 pub const ADDRESSES_MAX: usize = 16;
 /// Characters of a client's `model` in the log: the rest of a megabyte tells nobody more.
 pub const LOG_MODEL_CHARS_MAX: usize = 100;
+/// Facts about limits taken from one answer, and remembered of a backend. Four windows of requests and of tokens are the most that is told.
+pub const TOLD_FACTS_MAX: usize = 16;
+/// Value of a header field about limits. The longest are lists of policies.
+pub const TOLD_VALUE_BYTES_MAX: usize = 512;
 /// `Retry-After` towards clients, in seconds: several SDKs sleep for whatever they are told.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
 
 /// Requests that wait for a limit to end, or for their turn. Each holds a connection and its body.
 pub const WAITING_MAX: usize = 1024;
-/// What is remembered of the windows that a provider tells of, for each backend. Providers tell of two to six.
-pub const TOLD_FACTS_MAX: usize = 16;
 
 /// Conversations whose backend is remembered (`selection: sticky`): those of the last hours, at 40 bytes each.
 pub const CONVERSATIONS_MAX: usize = 4096;

@@ -37,11 +37,12 @@ fn check_message(message: &str) {
 
 fuzz_target!(|data: &[u8]| {
     let (provider, status, wall, headers, body) = parts(data);
-    let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| &value[..]);
+    let fields = || headers.iter().map(|(name, value)| (&name[..], value.as_bytes()));
     // Any clock is a clock, but not every number is a time.
     let Some(wall) = UNIX_EPOCH.checked_add(Duration::from_secs(wall)) else { return };
     let now = Now { mono: Instant::now(), wall };
-    let verdict = judge_answer(&provider, status, &header, body, now, &[]);
+    let judged = judge_answer(&provider, status, fields(), body, now, &[]);
+    let verdict = &judged.verdict;
     check_message(&verdict.message);
     assert!(!verdict.to_string().contains(char::is_control));
     assert!(verdict.status != Some(0));
@@ -55,7 +56,10 @@ fuzz_target!(|data: &[u8]| {
     if verdict.class.is_clients() {
         assert_eq!(verdict.scope, Scope::Request, "a client's mistake benches nobody");
     }
-    assert_eq!(judge_answer(&provider, status, &header, body, now, &[]), verdict);
+    if judged.learned.context.is_some() {
+        assert_eq!(verdict.class, Class::TooLarge);
+    }
+    assert_eq!(judge_answer(&provider, status, fields(), body, now, &[]), judged);
 
     let words = String::from_utf8_lossy(body).into_owned();
     for failure in [Failure::Connect(words.clone()), Failure::Tls(words.clone()), Failure::Garbled(words)] {

@@ -2,6 +2,7 @@
 //!
 //! Data and lookups only: nothing here opens a connection or decides the order of attempts.
 
+pub mod learn;
 pub mod quirks;
 pub mod quota;
 pub mod ratelimit;

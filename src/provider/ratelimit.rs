@@ -3,22 +3,22 @@
 //! Reads, and decides nothing: whether and what to bench is `route`'s business. Knows no clock.
 
 mod calendar;
+mod structured;
 mod told;
 
 #[cfg(test)]
 pub use calendar::rfc3339;
 pub use calendar::{http_date, next_pacific_midnight, next_utc_midnight, unix_ms};
-pub use told::{Span, Told, Unit};
+pub use told::{Heard, Span, Told, Unit, heard, heard_in_body, merge, told, told_in_body};
 
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::quota::rules;
+
 /// Longer waits are taken for a misreading: no provider has a window above a month.
 pub const WAIT_MAX: Duration = Duration::from_secs(32 * 24 * 3600);
-
-/// Looks a header up by its lower-case name.
-pub type Header<'a, 'h> = &'a dyn Fn(&str) -> Option<&'h str>;
 
 /// What was used up. A minute window has no name here: that is a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,61 +31,11 @@ pub enum Window {
     Credit,
 }
 
-/// `Retry-After` in its three spellings. `wall` is in milliseconds since 1970, as everywhere here.
-pub fn retry_after(header: Header, wall: i64) -> Option<Duration> {
-    let ms = header("retry-after-ms").and_then(plain_seconds).map(|ms| ms / 1000.0);
-    ms.and_then(wait).max(header("retry-after").and_then(|text| moment(text, wall)))
-}
-
-/// The reset of the longest window that has nothing left, over every header family that is known.
+/// The reset of the longest window that has nothing left.
 ///
 /// A reset beside a remaining above 0 says when *that* window is full again, which is no reason to wait.
-pub fn exhausted(header: Header, wall: i64) -> Option<Duration> {
-    let mut longest = None;
-    for kind in [
-        "",
-        "-requests",
-        "-tokens",
-        "-requests-minute",
-        "-tokens-minute",
-        "-requests-hour",
-        "-tokens-hour",
-        "-requests-day",
-        "-tokens-day",
-        "-req-minute",
-        "-req-day",
-        "-req-month",
-        "-tokens-month",
-    ] {
-        let remaining = header(&format!("x-ratelimit-remaining{kind}"));
-        longest = longest.max(spent(remaining, || header(&format!("x-ratelimit-reset{kind}")), wall));
-    }
-    for family in [
-        "ratelimit",
-        "ratelimitbysize",
-        "anthropic-ratelimit-requests",
-        "anthropic-ratelimit-tokens",
-        "anthropic-ratelimit-input-tokens",
-        "anthropic-ratelimit-output-tokens",
-    ] {
-        let remaining = header(&format!("{family}-remaining"));
-        longest = longest.max(spent(remaining, || header(&format!("{family}-reset")), wall));
-    }
-    longest
-}
-
-/// The same from a body: OpenRouter repeats the headers in `error.metadata.headers`.
-pub fn exhausted_in_body(body: &Value, wall: i64) -> Option<Duration> {
-    let headers = body.pointer("/error/metadata/headers")?.as_object()?;
-    let find = |wanted: &str| {
-        let value = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?.1;
-        // A number is as good as its text; a longer value than this is no header.
-        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned)).filter(|text| text.len() < 64)
-    };
-    let text = |name: &str| find(name).unwrap_or_default();
-    let (remaining, reset) = (text("x-ratelimit-remaining"), text("x-ratelimit-reset"));
-    let spent = spent(Some(&remaining), || Some(reset.as_str()), wall);
-    spent.max(moment(&text("retry-after"), wall))
+pub fn exhausted(told: &[Told]) -> Option<Duration> {
+    told.iter().filter(|fact| fact.remaining == Some(0)).filter_map(|fact| fact.reset).max()
 }
 
 /// A wait the body names in a field of its own: Google's `RetryInfo`, or `retry_after` in seconds.
@@ -150,9 +100,10 @@ pub fn date_words(text: &str, wall: i64) -> Option<Duration> {
 
 /// When a quota comes back by the provider's published rule, where one is known; `text` is the lower-cased body.
 pub fn turn(provider: &str, text: &str, window: Window, wall: i64) -> Option<Duration> {
+    // Google also when it is configured by its URL alone.
+    let is_google = text.contains("generativelanguage.googleapis.com");
     let moment = match window {
-        Window::Day if is_google(provider, text) => calendar::next_pacific_midnight(wall),
-        Window::Day if matches!(provider, "openrouter" | "cloudflare") => calendar::next_utc_midnight(wall),
+        Window::Day => rules(if is_google { "gemini" } else { provider }).day.turn(wall)?,
         Window::Month => calendar::next_utc_month(wall),
         // The monthly credit of the free plan; others mean a balance that no calendar refills.
         Window::Credit if provider == "huggingface" => calendar::next_utc_month(wall),
@@ -161,24 +112,10 @@ pub fn turn(provider: &str, text: &str, window: Window, wall: i64) -> Option<Dur
     until(moment, wall)
 }
 
-/// Google also when it is configured by its URL alone.
-fn is_google(provider: &str, text: &str) -> bool {
-    provider == "gemini" || text.contains("generativelanguage.googleapis.com")
-}
-
-fn spent<'h>(
-    remaining: Option<&str>,
-    reset: impl FnOnce() -> Option<&'h str>,
-    wall: i64,
-) -> Option<Duration> {
-    remaining.and_then(plain_seconds).filter(|left| *left <= 0.0)?;
-    moment(reset()?, wall)
-}
-
 /// A point in time or a wait, in whatever notation: epoch in ms or s, seconds, `1m2.5s`, RFC 3339, an HTTP date.
 fn moment(text: &str, wall: i64) -> Option<Duration> {
     let text = text.trim();
-    if let Some(number) = plain_seconds(text) {
+    if let Some(number) = plain_number(text) {
         return match number {
             // Both fit an i64: a number has at most 20 digits, and `as` saturates.
             ms if ms > 1e12 => until(ms as i64, wall),
@@ -206,7 +143,7 @@ fn wait(seconds: f64) -> Option<Duration> {
 }
 
 /// A non-negative decimal number and nothing else: no sign, exponent, or "inf", which `f64` would parse.
-fn plain_seconds(text: &str) -> Option<f64> {
+fn plain_number(text: &str) -> Option<f64> {
     let text = text.trim();
     number(text).filter(|(_, rest)| rest.is_empty()).map(|(number, _)| number)
 }
@@ -267,10 +204,6 @@ mod tests {
     /// 2026-11-23T02:13:20Z.
     const NOW: i64 = 1_795_400_000_000;
 
-    fn headers(list: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<&'static str> {
-        move |wanted| list.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value)
-    }
-
     #[test]
     fn moments_in_every_notation() {
         for (text, expected) in [
@@ -316,57 +249,19 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_headers() {
-        let check = |list: &'static [_], expected: Option<f64>| {
-            assert_eq!(retry_after(&headers(list), NOW), expected.map(Duration::from_secs_f64), "{list:?}");
+    fn the_longest_exhausted_window_counts() {
+        let fact = |remaining, seconds| Told {
+            unit: Unit::Tokens,
+            span: Span::Unnamed,
+            limit: None,
+            remaining,
+            reset: Some(Duration::from_secs(seconds)),
         };
-        check(&[("retry-after", "20")], Some(20.0));
-        check(&[("retry-after", "1.5")], Some(1.5));
-        check(&[("retry-after", "Mon, 23 Nov 2026 08:13:20 GMT")], Some(21_600.0));
-        check(&[("retry-after", "Mon, 23 Nov 2026 01:13:20 GMT")], None);
-        check(&[("retry-after-ms", "1500")], Some(1.5));
-        check(&[("retry-after-ms", "1500"), ("retry-after", "2")], Some(2.0));
-        check(&[("retry-after", "soon")], None);
-        check(&[], None);
-    }
-
-    #[test]
-    fn the_longest_exhausted_window_wins() {
-        let check = |list: &'static [_], expected: Option<u64>| {
-            assert_eq!(exhausted(&headers(list), NOW), expected.map(Duration::from_secs), "{list:?}");
-        };
-        check(
-            &[
-                ("x-ratelimit-remaining-requests", "0"),
-                ("x-ratelimit-reset-requests", "1795400060"),
-                ("x-ratelimit-remaining-requests-day", "0"),
-                ("x-ratelimit-reset-requests-day", "1795478400"),
-            ],
-            Some(78_400),
-        );
-        check(
-            &[
-                ("x-ratelimit-remaining-requests", "1"),
-                ("x-ratelimit-reset-requests", "6h"),
-                ("x-ratelimit-remaining-tokens", "0"),
-                ("x-ratelimit-reset-tokens", "7s"),
-            ],
-            Some(7),
-        );
-        check(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "2")], Some(2));
-        check(
-            &[("x-ratelimit-remaining-tokens-month", "0"), ("x-ratelimit-reset-tokens-month", "86400")],
-            Some(86_400),
-        );
-        check(
-            &[
-                ("anthropic-ratelimit-input-tokens-remaining", "0"),
-                ("anthropic-ratelimit-input-tokens-reset", "2026-11-23T02:14:20Z"),
-            ],
-            Some(60),
-        );
-        check(&[("x-ratelimit-reset", "2")], None);
-        check(&[("x-ratelimit-remaining", "0")], None);
+        assert_eq!(exhausted(&[]), None);
+        assert_eq!(exhausted(&[fact(Some(1), 6), fact(None, 7)]), None, "no reason to wait");
+        let told = [fact(Some(0), 6), fact(Some(0), 8), fact(Some(1), 9)];
+        assert_eq!(exhausted(&told), Some(Duration::from_secs(8)));
+        assert_eq!(exhausted(&[Told { reset: None, ..told[0] }]), None);
     }
 
     #[test]
@@ -376,9 +271,6 @@ mod tests {
         assert_eq!(delay_field(&json!({"retry_after": 2.5})), Some(Duration::from_millis(2500)));
         assert_eq!(delay_field(&json!({"retry_after": -1})), None);
         assert_eq!(delay_field(&json!({"retryDelay": "999999d"})), None);
-        let repeated = json!({"error": {"metadata": {"headers":
-            {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": 1_795_400_060_000_u64}}}});
-        assert_eq!(exhausted_in_body(&repeated, NOW), Some(Duration::from_secs(60)));
     }
 
     #[test]

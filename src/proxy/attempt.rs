@@ -18,8 +18,9 @@ use crate::net::client::{self, ExchangeError, Response};
 use crate::net::deadline::{sleep_until, with_deadline};
 use crate::net::dial::{self, DialError};
 use crate::net::pool::Pool;
+use crate::provider::ratelimit::{told, unix_ms};
 use crate::route::Now;
-use crate::route::verdict::{Failure, Phase, Verdict, judge_answer, judge_failure};
+use crate::route::verdict::{Failure, Judged, Learned, Phase, Verdict, judge_answer, judge_failure};
 use crate::secret::Secret;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -39,6 +40,8 @@ pub enum Answer {
 pub struct Failed {
     /// What it means.
     pub verdict: Verdict,
+    /// What the refusal says for later requests, if anything.
+    pub learned: Option<Box<Learned>>,
     /// The empty answer, in case nobody has a better one.
     pub empty: Option<Box<Answer>>,
     /// The provider's error body, if it is the client's request that was wrong.
@@ -47,7 +50,7 @@ pub struct Failed {
 
 impl From<Verdict> for Failed {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, empty: None, error_body: None }
+        Self { verdict, learned: None, empty: None, error_body: None }
     }
 }
 
@@ -96,6 +99,8 @@ async fn over_http(
     if !(200..300).contains(&response.head.status) {
         return Err(refused(response, upstream, job.secrets).await);
     }
+    let wall = unix_ms(SystemTime::now());
+    (job.hear)(&told(&upstream.provider, response.head.headers.iter(), wall));
     if let Some(coding) = coding(&response.head) {
         let text = format!("content-encoding {coding}, though none was asked for");
         return Err(Failure::Garbled(text).into());
@@ -305,9 +310,7 @@ fn answer_error(
     head: Option<&ResponseHead>,
     body: Vec<u8>,
 ) -> Failed {
-    let verdict = judge(upstream, secrets, 200, head, &body);
-    let error_body = verdict.class.is_clients().then_some(body);
-    Failed { verdict, empty: None, error_body }
+    refusal(judged(upstream, secrets, 200, head, &body), body)
 }
 
 /// Reads a stream up to its first content; until then every failure is invisible to the client.
@@ -358,10 +361,15 @@ async fn refused(mut response: Response, upstream: &Upstream, secrets: &[Secret]
     if coding(&head).is_some() {
         body.clear();
     }
-    let verdict = judge(upstream, secrets, head.status, Some(&head), &body);
+    let judged = judged(upstream, secrets, head.status, Some(&head), &body);
     response.finish();
+    refusal(judged, body)
+}
+
+fn refusal(Judged { verdict, learned }: Judged, body: Vec<u8>) -> Failed {
     let error_body = verdict.class.is_clients().then_some(body);
-    Failed { verdict, empty: None, error_body }
+    let learned = (learned != Learned::default()).then(|| Box::new(learned));
+    Failed { verdict, learned, empty: None, error_body }
 }
 
 /// Whatever it is called, it is no stream.
@@ -392,8 +400,18 @@ pub fn judge(
     head: Option<&ResponseHead>,
     body: &[u8],
 ) -> Verdict {
-    let header = |name: &str| head.and_then(|head| head.headers.get_str(name));
-    judge_answer(&upstream.provider, status, &header, body, now(), secrets)
+    judged(upstream, secrets, status, head, body).verdict
+}
+
+fn judged(
+    upstream: &Upstream,
+    secrets: &[Secret],
+    status: u16,
+    head: Option<&ResponseHead>,
+    body: &[u8],
+) -> Judged {
+    let fields = head.into_iter().flat_map(|head| head.headers.iter());
+    judge_answer(&upstream.provider, status, fields, body, now(), secrets)
 }
 
 fn now() -> Now {

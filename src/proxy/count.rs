@@ -68,6 +68,7 @@ async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientField
         fields,
         signatures: &state.signatures,
         show_provider: false,
+        hear: &|_| (),
         secrets: &state.secrets,
         until: Instant::now() + COUNT_TIME,
         seed: 0,

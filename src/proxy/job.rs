@@ -20,6 +20,7 @@ use crate::dialect::skim;
 use crate::dialect::splice::{Edit, pieces};
 use crate::http::head::push_header;
 use crate::limits::{DEFAULT_MAX_TOKENS, STREAM_FIRST_CONTENT_TIME, WHOLE_ANSWER_TIME};
+use crate::provider::ratelimit::Told;
 use crate::secret::Secret;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -122,6 +123,8 @@ pub struct Job<'a> {
     pub signatures: &'a Arc<Signatures>,
     /// Whether answers name their backend.
     pub show_provider: bool,
+    /// Hears what answers tell of limits.
+    pub hear: &'a (dyn Fn(&[Told]) + Sync),
     /// What must not be quoted of an answer.
     pub secrets: &'a [Secret],
     /// The end of the request's budget.

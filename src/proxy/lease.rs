@@ -2,9 +2,11 @@
 
 use super::state::State;
 use crate::dialect::chat::Usage;
+use crate::provider::learn::Lack;
 use crate::provider::ratelimit::Told;
+use crate::route::fit::Abilities;
 use crate::route::ledger::{Spent, Ticket};
-use crate::route::verdict::{Class, Scope, Verdict};
+use crate::route::verdict::{Class, Learned, Scope, Verdict};
 use std::time::Instant;
 
 /// A running attempt. Dropped without a result, the client has left: it proves nothing, and counts as it was expected.
@@ -30,6 +32,15 @@ impl<'a> Lease<'a> {
         if !told.is_empty() {
             self.state.ledger().told(self.ticket, told, Instant::now());
         }
+    }
+
+    /// Its refusal says something for later requests.
+    pub fn learned(&self, learned: &Learned) {
+        self.told(&learned.told);
+        let lacks = |what| (learned.lacks == Some(what)).then_some(false);
+        let abilities =
+            Abilities { context: learned.context, vision: lacks(Lack::Vision), tools: lacks(Lack::Tools) };
+        self.state.ledger().learn(self.ticket.backend, abilities, Instant::now());
     }
 
     /// The first content has come.

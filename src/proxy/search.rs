@@ -11,6 +11,7 @@ use crate::dialect::ask::Ask;
 use crate::dialect::error::ApiError;
 use crate::dialect::opening::opening;
 use crate::net::deadline::with_deadline;
+use crate::provider::ratelimit::Told;
 use crate::route::fit::Unfit;
 use crate::route::ledger::Ticket;
 use crate::route::plan::{Outcome, Step, Walk};
@@ -180,7 +181,8 @@ impl<'s, 'a> Search<'s, 'a> {
 
     async fn attempt(&mut self, ticket: Ticket, mut lease: Lease<'s>) -> Option<(Lease<'s>, Answer)> {
         let upstream = self.state.upstreams.get(ticket.backend)?;
-        let mut result = attempt(&self.state.pool, upstream, &self.job()).await;
+        let hear = |told: &[Told]| lease.told(told);
+        let mut result = attempt(&self.state.pool, upstream, &self.job(&hear)).await;
         if let Err(failed) = &result
             && is_about_thinking(upstream, &failed.verdict)
             && self.strip()
@@ -190,7 +192,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 self.call.id,
                 upstream.name
             );
-            result = attempt(&self.state.pool, upstream, &self.job()).await;
+            result = attempt(&self.state.pool, upstream, &self.job(&hear)).await;
         }
         match result {
             Ok(answer) => {
@@ -199,9 +201,12 @@ impl<'s, 'a> Search<'s, 'a> {
                 log::debug!("[{}] {}: answers", self.call.id, upstream.name);
                 Some((lease, answer))
             }
-            Err(Failed { mut verdict, empty, error_body }) => {
+            Err(Failed { mut verdict, learned, empty, error_body }) => {
                 verdict.message = self.state.masked(&verdict.message).into();
                 lease.failed(self.call.id, &verdict);
+                if let Some(learned) = learned {
+                    lease.learned(&learned);
+                }
                 lease.refused(&verdict);
                 if let Some(body) = error_body {
                     self.clients_errors.push((ticket.backend, self.clients_error(&verdict, &body)));
@@ -223,7 +228,7 @@ impl<'s, 'a> Search<'s, 'a> {
         }
     }
 
-    fn job(&self) -> Job<'_> {
+    fn job<'j>(&'j self, hear: &'j (dyn Fn(&[Told]) + Sync)) -> Job<'j> {
         Job {
             ask: self.call.ask,
             body: self.call.body,
@@ -232,6 +237,7 @@ impl<'s, 'a> Search<'s, 'a> {
             fields: self.call.fields,
             signatures: &self.state.signatures,
             show_provider: self.state.config.show_provider,
+            hear,
             secrets: &self.state.secrets,
             until: self.until,
             seed: self.seed,

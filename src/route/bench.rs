@@ -67,11 +67,11 @@ impl Class {
 }
 
 impl Bench {
-    /// The later of its ends that is still to come, and whether it is known.
-    pub(super) fn end(&self, now: Instant) -> Option<(End, bool)> {
+    /// Its ends that are still to come, and whether they are known.
+    pub(super) fn ends(&self, now: Instant) -> impl Iterator<Item = (End, bool)> {
         let ends = [(self.told, true), (self.guessed, false)];
         let ends = ends.into_iter().filter_map(|(end, known)| Some((end?, known)));
-        ends.filter(|(end, _)| end.until > now).max_by_key(|(end, _)| end.until)
+        ends.filter(move |(end, _)| end.until > now)
     }
 
     /// Rested by a guess that nobody has proved wrong yet: one may try, the others wait for what becomes of it.

@@ -88,3 +88,61 @@ impl fmt::Display for Unfit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_request_out() {
+        let able = |context, vision, tools| Abilities { context, vision, tools };
+        let window = |tokens, window| Some(Unfit::Window { tokens, window });
+        for (abilities, per_minute, (tokens, images, tools), expected) in [
+            (able(None, None, None), None, (u64::MAX, true, true), None),
+            (able(Some(100), None, None), None, (100, false, false), None),
+            (able(Some(100), None, None), None, (101, false, false), window(101, 100)),
+            (able(Some(100), None, None), Some(50), (101, true, true), window(101, 100)),
+            (able(None, None, None), Some(100), (100, false, false), None),
+            (
+                able(None, None, None),
+                Some(100),
+                (101, false, false),
+                Some(Unfit::PerMinute { tokens: 101, limit: 100 }),
+            ),
+            (able(None, Some(false), None), None, (1, true, true), Some(Unfit::Vision)),
+            (able(None, Some(false), None), None, (1, false, true), None),
+            (able(None, Some(true), Some(false)), None, (1, true, true), Some(Unfit::Tools)),
+            (able(None, Some(true), Some(false)), None, (1, true, false), None),
+            (able(None, Some(true), Some(true)), None, (1, true, true), None),
+        ] {
+            let demand = Demand { tokens, images, tools };
+            assert_eq!(
+                abilities.unfit(&demand, per_minute),
+                expected,
+                "{abilities:?} {per_minute:?} {demand:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_one_says_counts_more_than_what_another_says() {
+        let first = Abilities { context: Some(1), vision: None, tools: Some(false) };
+        let second = Abilities { context: Some(2), vision: Some(true), tools: None };
+        let expected = Abilities { context: Some(1), vision: Some(true), tools: Some(false) };
+        assert_eq!(first.or(second), expected);
+        assert_eq!(first.or(Abilities::default()), first);
+        assert_eq!(Abilities::default().or(first), first);
+    }
+
+    #[test]
+    fn reasons_in_words() {
+        for (why, expected) in [
+            (Unfit::Window { tokens: 9, window: 8 }, "about 9 tokens, and its context window has 8"),
+            (Unfit::PerMinute { tokens: 9, limit: 8 }, "about 9 tokens, and it takes 8 a minute"),
+            (Unfit::Vision, "it takes no images"),
+            (Unfit::Tools, "it takes no tools"),
+        ] {
+            assert_eq!(why.to_string(), expected);
+        }
+    }
+}

@@ -207,11 +207,8 @@ impl Ledger {
 
     /// The wall clock may have been set since the start (small boards have none of their own).
     pub fn set_clock(&mut self, now: Now) {
-        let at_origin = i64::try_from(now.mono.saturating_duration_since(self.clock.origin).as_millis());
-        let wall = unix_ms(now.wall).saturating_sub(at_origin.unwrap_or(i64::MAX));
-        // Not for every millisecond of drift: a midnight may come a second late.
-        if wall.abs_diff(self.clock.wall) > 1000 {
-            self.clock.wall = wall;
+        if self.clock.set(now.mono, unix_ms(now.wall)) {
+            self.places.iter_mut().for_each(|place| place.meter.clock_was_set(&self.clock));
         }
     }
 
@@ -222,31 +219,33 @@ impl Ledger {
 
     /// Whether it may be asked now, with so many tokens. A backend that does not exist is open.
     pub fn standing(&self, backend: usize, tokens: u64, now: Instant) -> Standing {
-        let mut last: Option<(End, bool)> = None;
+        // What keeps everybody out, and what is a mere guess that it is down, which may be put to the test.
+        let (mut firm, mut down): (Option<(End, bool)>, Option<End>) = (None, None);
         let (mut doubtful, mut probing) = (false, false);
         for bench in self.places_of(backend).map(|place| &place.bench) {
-            if let Some((end, known)) = bench.end(now)
-                && last.is_none_or(|(last, _)| last.until < end.until)
-            {
-                last = Some((end, known));
+            for (end, known) in bench.ends(now) {
+                if end.class == Class::Down && !known {
+                    down = down.filter(|last| last.until >= end.until).or(Some(end));
+                } else {
+                    firm = firm.filter(|(last, _)| last.until >= end.until).or(Some((end, known)));
+                }
             }
             doubtful |= bench.is_doubtful();
             probing |= bench.is_doubtful() && bench.is_probed(now);
         }
-        let shortage = self.shortage(backend, tokens, now);
-        match (last, shortage) {
-            (Some((end, _)), Some(Shortage::Spent { until, .. })) if until > end.until => {}
-            (Some((End { class: Class::Down, .. }, false)), _) if probing => return Standing::Probing,
-            (Some((End { until, since, class }, known)), _) => {
-                return Standing::Benched { until, known, class, since };
+        let benched = |End { until, since, class }, known| Standing::Benched { until, known, class, since };
+        match (firm, self.shortage(backend, tokens, now)) {
+            (Some((end, _)), Some(shortage @ Shortage::Spent { until, .. })) if until > end.until => {
+                Standing::Short(shortage)
             }
-            (None, _) => {}
-        }
-        match shortage {
-            Some(shortage) => Standing::Short(shortage),
-            None if probing => Standing::Probing,
-            None if doubtful => Standing::HalfOpen,
-            None => Standing::Open,
+            (Some((end, known)), _) => benched(end, known),
+            (None, Some(shortage)) => Standing::Short(shortage),
+            (None, None) if probing => Standing::Probing,
+            (None, None) => match down {
+                Some(end) => benched(end, false),
+                None if doubtful => Standing::HalfOpen,
+                None => Standing::Open,
+            },
         }
     }
 
@@ -328,7 +327,7 @@ impl Ledger {
         let (at, mark) = if entry.rules.shared { (entry.account, account) } else { (ticket.backend, own) };
         if let Some(place) = self.places.get_mut(at) {
             for fact in told {
-                place.meter.told(fact, ticket.began, mark, now, &self.clock);
+                place.meter.told(fact, mark, now, &self.clock);
             }
         }
     }
@@ -391,9 +390,9 @@ impl Ledger {
             Spent::Refused if entry.rules.counts_failures => Amount::of_request(0),
             Spent::Refused | Spent::Nothing => Amount::default(),
         };
-        for at in [ticket.backend, entry.account] {
+        for (at, mark) in [ticket.backend, entry.account].into_iter().zip(ticket.marks) {
             if let Some(place) = self.places.get_mut(at) {
-                place.meter.end(ticket.began, ticket.tokens, counted, &self.clock);
+                place.meter.end(ticket.began, mark, ticket.tokens, counted, &self.clock);
             }
         }
         self.each_bench(ticket.backend, |bench| bench.end_probe(ticket.began));
@@ -820,6 +819,270 @@ mod tests {
         for (new, old) in [(0, 3), (1, 2), (2, 1), (3, 0), (4, 2), (5, 0)] {
             assert_eq!(ledger.standing(new, 0, world.now), world.standing(old), "{new}");
         }
+    }
+
+    #[test]
+    fn a_guess_that_it_is_down_hides_no_limit() {
+        // A guess may be put to the test; a limit that is reached, or a stated reset, may not.
+        let limits = Limits { rpm: Some(1), ..Limits::default() };
+        let members = scopes().into_iter().map(|scopes| Member { limits, ..Member::new(scopes) });
+        let mut world = World::new();
+        world.ledger = Ledger::new(now(), members);
+        for _ in 0..8 {
+            world.try_and_fail(0, &down());
+            world.pass(SECOND);
+        }
+        let until = match world.standing(0) {
+            Standing::Short(Shortage::Spent { until, .. }) => until,
+            other => panic!("{other:?}"),
+        };
+        world.now = until;
+        world.try_and_fail(0, &down());
+        assert!(matches!(world.standing(0), Standing::Short(_)), "{:?}", world.standing(0));
+
+        let mut world = World::new();
+        for _ in 0..8 {
+            world.try_and_fail(0, &down());
+            world.pass(SECOND);
+        }
+        let told = world.told(Class::RateLimited, Scope::Account, 5 * SECOND);
+        world.try_and_fail(1, &told);
+        world.try_and_fail(0, &down());
+        let (left, known) = world.left(0).unwrap();
+        assert!(known && left <= 5 * SECOND, "{left:?}");
+        world.pass(left);
+        let down_until = world.left(0).expect("still down, by our guess");
+        assert!(!down_until.1 && down_until.0 > 5 * SECOND, "{down_until:?}");
+    }
+
+    fn rpm(rpm: u64) -> Limits {
+        Limits { rpm: Some(rpm), ..Limits::default() }
+    }
+
+    /// A world of members: limits, key, account, model, at this provider.
+    fn world(provider: &str, members: &[(Limits, u32, Option<&str>, &str)]) -> World {
+        let members = members.iter().map(|(limits, key, account, model)| {
+            let scopes = Scopes::new(SALT, provider, "https://p/v1", key, *account, model);
+            Member {
+                limits: *limits,
+                rules: rules(provider),
+                grouped: account.is_some(),
+                ..Member::new(scopes)
+            }
+        });
+        World { ledger: Ledger::new(now(), members), ..World::new() }
+    }
+
+    impl World {
+        fn is_short(&self, backend: usize) -> bool {
+            matches!(self.standing(backend), Standing::Short(_))
+        }
+
+        /// So many requests that are answered.
+        fn serve(&mut self, backend: usize, times: usize) {
+            for _ in 0..times {
+                let ticket = self.begin(backend);
+                self.ledger.success(ticket);
+                self.ledger.end(ticket, Spent::Tokens(0));
+            }
+        }
+    }
+
+    #[test]
+    fn members_of_an_account_share_its_limits() {
+        let me = Some("me");
+        let none = Limits::default();
+        let members = [
+            (rpm(5), 1, me, "a"),
+            (rpm(3), 2, me, "b"),
+            (none, 3, me, "c"),
+            (rpm(3), 1, None, "a"),
+            (none, 1, None, "b"),
+        ];
+        let mut world = world("groq", &members);
+        world.serve(0, 2);
+        assert!((0..5).all(|backend| !world.is_short(backend)));
+        world.serve(2, 1);
+        let short: Vec<bool> = (0..5).map(|backend| world.is_short(backend)).collect();
+        assert_eq!(
+            short,
+            [false, true, true, false, false],
+            "who states none has the tightest of the others"
+        );
+        world.serve(1, 2);
+        let short: Vec<bool> = (0..5).map(|backend| world.is_short(backend)).collect();
+        assert_eq!(short, [true, true, true, false, false]);
+    }
+
+    #[test]
+    fn where_the_account_is_counted_by_rule() {
+        // OpenRouter counts its free models together; Groq counts each model.
+        for (provider, shared) in [("openrouter", true), ("groq", false)] {
+            let members =
+                [(rpm(2), 1, None, "a:free"), (rpm(2), 1, None, "b:free"), (rpm(2), 2, None, "a:free")];
+            let mut world = world(provider, &members);
+            world.serve(0, 2);
+            let short: Vec<bool> = (0..3).map(|backend| world.is_short(backend)).collect();
+            assert_eq!(short, [true, shared, false], "{provider}: counted");
+
+            let members = members.map(|(_, key, account, model)| (Limits::default(), key, account, model));
+            let mut world = self::world(provider, &members);
+            let ticket = world.begin(0);
+            let (unit, span) =
+                (crate::provider::ratelimit::Unit::Requests, crate::provider::ratelimit::Span::Day);
+            let told = Told { unit, span, limit: Some(50), remaining: Some(0), reset: Some(HOUR) };
+            world.ledger.told(ticket, &[told], world.now);
+            let short: Vec<bool> = (0..3).map(|backend| world.is_short(backend)).collect();
+            assert_eq!(short, [true, shared, false], "{provider}: told");
+        }
+    }
+
+    #[test]
+    fn what_counts_of_an_attempt() {
+        for (provider, spent, expected) in [
+            ("groq", Spent::Tokens(5), true),
+            ("groq", Spent::Expected, true),
+            ("groq", Spent::Refused, false),
+            ("groq", Spent::Nothing, false),
+            ("openrouter", Spent::Refused, true),
+            ("openrouter", Spent::Nothing, false),
+        ] {
+            let mut world = world(provider, &[(rpm(1), 1, None, "a:free")]);
+            let ticket = world.begin(0);
+            assert!(world.is_short(0), "reserved");
+            world.ledger.end(ticket, spent);
+            assert_eq!(world.is_short(0), expected, "{provider} {spent:?}");
+        }
+    }
+
+    #[test]
+    fn a_provider_out_of_reach_is_so_for_all_its_backends() {
+        let mut world = World::new();
+        world.try_and_fail(1, &verdict(Class::Down, Scope::Provider));
+        assert!((0..4).all(|backend| world.left(backend).is_some_and(|(_, known)| !known)));
+        assert!((0..4).all(|backend| world.ledger.failures(backend) >= 1));
+        let ticket = world.begin(3);
+        world.ledger.success(ticket);
+        assert!((0..4).all(|backend| world.standing(backend) == Standing::Open), "one success is for all");
+    }
+
+    #[test]
+    fn first_come_first_served() {
+        let mut ledger =
+            world("groq", &[(rpm(1), 1, None, "a"), (rpm(1), 1, None, "b"), (rpm(1), 1, None, "c")]).ledger;
+        let first = ledger.wait(None, &[0]);
+        let second = ledger.wait(None, &[0, 1]);
+        let claims = |ledger: &Ledger, who| [0, 1, 2].map(|backend| ledger.is_claimed(backend, who));
+        assert_eq!(claims(&ledger, first), [false; 3], "nobody came before");
+        assert_eq!(claims(&ledger, second), [true, false, false]);
+        assert_eq!(claims(&ledger, None), [true, true, false], "who does not wait yet comes last");
+        assert_eq!(ledger.wait(first, &[2]), first, "keeps its turn");
+        assert_eq!(claims(&ledger, second), [false, false, true]);
+        assert_eq!(ledger.wait(first, &[0]), first);
+        ledger.leave(first.unwrap());
+        assert_eq!(claims(&ledger, second), [false; 3], "who leaves frees the turn");
+        let again = ledger.wait(first, &[0]);
+        assert!(again > second, "who has left comes last");
+        ledger.leave(second.unwrap());
+        ledger.leave(again.unwrap());
+        ledger.leave(77);
+        assert_eq!((ledger.waiting(), claims(&ledger, None)), (0, [false; 3]));
+    }
+
+    #[test]
+    fn a_turn_for_an_account_is_one_for_all_its_backends() {
+        let me = Some("me");
+        let mut ledger =
+            world("groq", &[(rpm(1), 1, me, "a"), (rpm(1), 2, me, "b"), (rpm(1), 3, None, "a")]).ledger;
+        ledger.wait(None, &[0]);
+        assert_eq!([0, 1, 2].map(|backend| ledger.is_claimed(backend, None)), [true, true, false]);
+    }
+
+    #[test]
+    fn not_everybody_may_wait() {
+        let mut ledger = World::new().ledger;
+        let numbers: Vec<_> = (0..WAITING_MAX).map(|_| ledger.wait(None, &[0]).unwrap()).collect();
+        assert_eq!(ledger.wait(None, &[1]), None, "one past the limit");
+        assert_eq!(ledger.wait(Some(numbers[9]), &[1]), Some(numbers[9]), "who waits goes on waiting");
+        ledger.leave(numbers[0]);
+        assert!(ledger.wait(None, &[0]).is_some_and(|number| number > *numbers.last().unwrap()));
+        assert_eq!(ledger.waiting(), WAITING_MAX);
+    }
+
+    #[test]
+    fn what_was_learned_is_believed_for_a_day() {
+        let mut world = World::new();
+        let configured = Abilities { context: Some(32_000), vision: Some(true), tools: None };
+        let scopes = Scopes::new(SALT, "p", "https://p", 1, None, "a");
+        world.ledger = Ledger::new(now(), [Member { abilities: configured, ..Member::new(scopes) }]);
+        let demand = Demand { tokens: 9000, images: true, tools: false };
+        let unfit = |world: &World| world.ledger.unfit(0, &demand, world.now);
+        assert_eq!(unfit(&world), None);
+        world.ledger.learn(0, Abilities::default(), world.now);
+        world.ledger.learn(0, Abilities { context: Some(8192), ..Abilities::default() }, world.now);
+        assert_eq!(unfit(&world), Some(Unfit::Window { tokens: 9000, window: 8192 }));
+        world.pass(HOUR);
+        world.ledger.learn(0, Abilities { vision: Some(false), ..Abilities::default() }, world.now);
+        assert_eq!(world.ledger.context(0, world.now), Some(8192), "the one does not undo the other");
+        world.pass(24 * HOUR - SECOND);
+        assert!(unfit(&world).is_some());
+        world.pass(SECOND);
+        assert_eq!((unfit(&world), world.ledger.context(0, world.now)), (None, Some(32_000)));
+        world.ledger.learn(9, Abilities { context: Some(1), ..Abilities::default() }, world.now);
+    }
+
+    #[test]
+    fn a_minute_that_is_too_small_keeps_a_request_out() {
+        let limits = Limits { tpm: Some(8000), ..Limits::default() };
+        let mut world = world("groq", &[(limits, 1, None, "a")]);
+        let demand = Demand { tokens: 9000, ..Demand::default() };
+        let unfit = |world: &World| world.ledger.unfit(0, &demand, world.now);
+        assert_eq!(unfit(&world), Some(Unfit::PerMinute { tokens: 9000, limit: 8000 }));
+        let ticket = world.begin(0);
+        let (unit, span) =
+            (crate::provider::ratelimit::Unit::Tokens, crate::provider::ratelimit::Span::Minute);
+        let told = Told { unit, span, limit: Some(30_000), remaining: Some(9), reset: Some(SECOND) };
+        world.ledger.told(ticket, &[told], world.now);
+        assert_eq!(unfit(&world), None, "the provider knows better");
+    }
+
+    #[test]
+    fn who_has_most_left() {
+        let limits = Limits { rpm: Some(10), rpd: Some(100), concurrency: Some(4), ..Limits::default() };
+        let mut world = world("groq", &[(limits, 1, None, "a"), (Limits::default(), 1, None, "b")]);
+        let left = |world: &World, backend| world.ledger.share_left(backend, world.now);
+        assert_eq!((left(&world, 0), left(&world, 1), left(&world, 9)), ((1.0, 0), (1.0, 0), (1.0, 0)));
+        let ticket = world.begin(0);
+        assert_eq!(left(&world, 0), (0.75, 1), "one of four that may run");
+        world.ledger.end(ticket, Spent::Tokens(1));
+        assert_eq!(left(&world, 0), (0.9, 1), "one of ten a minute");
+        world.serve(1, 3);
+        assert_eq!(left(&world, 1), (1.0, 3), "without limits, by their number");
+        world.pass(100 * SECOND);
+        assert_eq!(left(&world, 0), (0.99, 1), "one of hundred a day");
+    }
+
+    #[test]
+    fn a_reload_keeps_what_was_counted() {
+        let limits = Limits { concurrency: Some(1), ..rpm(2) };
+        let members = [(limits, 1, None, "a"), (limits, 1, None, "b")];
+        let mut world = world("groq", &members);
+        world.serve(0, 1);
+        world.begin(1);
+        world.ledger.learn(1, Abilities { context: Some(7), ..Abilities::default() }, world.now);
+        let more = Limits { rpm: Some(3), ..limits };
+        let fresh =
+            self::world("groq", &[(limits, 2, None, "a"), (more, 1, None, "b"), (limits, 1, None, "a")]);
+        let old = std::mem::replace(&mut world.ledger, fresh.ledger);
+        world.ledger.adopt(&old);
+        let used = |backend| world.ledger.report(backend, world.now).unwrap().windows[0].used;
+        assert_eq!([used(0), used(1), used(2)], [Some(0), Some(1), Some(1)]);
+        assert_eq!(world.standing(1), Standing::Open, "what runs reports to the old one");
+        assert_eq!(world.ledger.context(1, world.now), Some(7));
+        world.serve(1, 1);
+        assert!(!world.is_short(1), "the limits are those of the new config");
+        world.serve(2, 1);
+        assert!(world.is_short(2));
     }
 
     #[test]

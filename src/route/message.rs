@@ -74,6 +74,17 @@ impl Body {
         codes
     }
 
+    /// The provider's own words in ASCII lower case, without what else the body repeats (the request, say).
+    pub fn sentence(&self) -> String {
+        let mut sentence = match self {
+            Self::Json(json) => said(json, 8).unwrap_or_default(),
+            Self::Text(text) => text.clone(),
+            Self::Page(_) => String::new(),
+        };
+        sentence.make_ascii_lowercase();
+        sentence
+    }
+
     /// The provider's own words, short, on one line, without secrets (see [`mask`]). May be empty.
     pub fn message(&self, secrets: &[Secret]) -> String {
         match self {

@@ -569,6 +569,7 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::limits::MAX_WAIT_TIME;
+    use crate::provider::Limits;
     use crate::route::Now;
     use crate::route::ledger::{Member, Scopes, Spent};
     use crate::route::verdict::{Failure, Retry, Scope, Source, Window, judge_failure};
@@ -1071,5 +1072,130 @@ mod tests {
             }
             world.now += SECOND * rng.u32(0..20);
         }
+    }
+
+    /// A walk among others.
+    struct Walking {
+        walk: Walk,
+        tokens: u64,
+        running: Option<Ticket>,
+    }
+
+    #[test]
+    fn no_interleaving_exceeds_a_limit() {
+        let limits = |rpm, tpm, concurrency| Limits { rpm, tpm, concurrency, ..Limits::default() };
+        let account = limits(Some(6), None, None);
+        let members = [
+            (limits(Some(3), None, Some(2)), None),
+            (limits(None, Some(900), None), None),
+            (account, Some("me")),
+            (account, Some("me")),
+        ];
+        let members: Vec<Member> = members
+            .iter()
+            .enumerate()
+            .map(|(index, (limits, account))| {
+                let scopes = Scopes::new([1, 2], "p", "https://p/v1", index as u32, *account, "m");
+                Member { limits: *limits, grouped: account.is_some(), ..Member::new(scopes) }
+            })
+            .collect();
+        let mut world = World::new(members.len());
+        world.ledger = Ledger::new(wall(), members.iter().copied());
+        let mut rng = Rng::with_seed(23);
+        let mut walks: Vec<Walking> = Vec::new();
+        // What has been sent, unless it turned out not to count: when, where, tokens.
+        let mut sent: Vec<(Ticket, Instant, u64)> = Vec::new();
+        let (mut tries, mut waits) = (0, 0);
+        for _ in 0..20_000 {
+            world.now += MS * rng.u32(0..900);
+            if walks.len() < 12 && rng.u8(..) < 60 {
+                let tokens = rng.u64(1..400);
+                world.keep_cycles = rng.u32(1..4);
+                let mut order = world.candidates();
+                rng.shuffle(&mut order);
+                let (keep_cycles, max_wait) = (world.keep_cycles, SECOND * rng.u32(0..30));
+                let walk = Walk::new(&order, &world.ledger, tokens, keep_cycles, world.now, max_wait);
+                walks.push(Walking { walk, tokens, running: None });
+            }
+            if walks.is_empty() {
+                continue;
+            }
+            let at = rng.usize(..walks.len());
+            let Walking { walk, tokens, running } = &mut walks[at];
+            if let Some(ticket) = running.take() {
+                let spent =
+                    [Spent::Tokens(rng.u64(0..=*tokens)), Spent::Expected, Spent::Refused, Spent::Nothing];
+                let spent = spent[rng.usize(..4)];
+                let answer = [Class::Down, Class::Down, Class::RateLimited, Class::Empty][rng.usize(..4)];
+                let succeeds = rng.bool();
+                if succeeds {
+                    world.ledger.success(ticket);
+                } else {
+                    let wait = SECOND * rng.u32(1..90);
+                    let told = answer == Class::RateLimited && rng.bool();
+                    let verdict = if told { world.told(answer, wait) } else { verdict(answer) };
+                    world.ledger.failure(ticket, &verdict, world.now, &mut rng);
+                    walk.failed(verdict);
+                }
+                world.ledger.end(ticket, spent);
+                match (spent, sent.iter().position(|(of, ..)| *of == ticket)) {
+                    (Spent::Refused | Spent::Nothing, Some(at)) => drop(sent.swap_remove(at)),
+                    (Spent::Tokens(took), Some(at)) => sent[at].2 = took,
+                    _ => {}
+                }
+                if succeeds {
+                    walks.swap_remove(at);
+                }
+                continue;
+            }
+            if rng.u8(..) < 4 {
+                // The client leaves.
+                if let Some(number) = walk.queued() {
+                    world.ledger.leave(number);
+                }
+                walks.swap_remove(at);
+                continue;
+            }
+            let before: Vec<Standing> = (0..members.len())
+                .map(|backend| world.ledger.standing(backend, *tokens, world.now))
+                .collect();
+            match walk.next(&mut world.ledger, world.now) {
+                Step::Try(ticket) => {
+                    tries += 1;
+                    let is_down = |standing| {
+                        matches!(standing, Standing::Benched { known: false, class: Class::Down, .. })
+                    };
+                    let standing = before[ticket.backend];
+                    assert!(
+                        matches!(standing, Standing::Open | Standing::HalfOpen | Standing::Probing)
+                            || is_down(standing),
+                        "{standing:?}"
+                    );
+                    sent.push((ticket, world.now, *tokens));
+                    *running = Some(ticket);
+                }
+                Step::Wait(until) => {
+                    waits += 1;
+                    assert!(until > world.now);
+                }
+                Step::Exhausted => drop(walks.swap_remove(at)),
+            }
+            sent.retain(|(_, at, _)| world.now - *at < 60 * SECOND);
+            let used = |group: &[usize]| {
+                let sent = sent.iter().filter(|(ticket, ..)| group.contains(&ticket.backend));
+                sent.fold((0, 0), |(requests, sum), (.., tokens)| (requests + 1, sum + tokens))
+            };
+            assert!(used(&[0]).0 <= 3 && used(&[1]).1 <= 900 && used(&[2, 3]).0 <= 6, "a minute");
+            let runs =
+                walks.iter().filter_map(|walking| walking.running).filter(|ticket| ticket.backend == 0);
+            assert!(runs.count() <= 2, "at a time");
+        }
+        assert!(tries > 1000 && waits > 1000, "{tries} tries, {waits} waits");
+        for Walking { walk, .. } in walks {
+            if let Some(number) = walk.queued() {
+                world.ledger.leave(number);
+            }
+        }
+        assert_eq!(world.ledger.waiting(), 0, "nobody is forgotten in the queue");
     }
 }

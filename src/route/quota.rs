@@ -64,6 +64,18 @@ impl Clock {
         Self { origin, wall, grid: wall }
     }
 
+    /// The wall clock may have been set. `false`: it has not.
+    pub(super) fn set(&mut self, mono: Instant, wall: i64) -> bool {
+        let since = i64::try_from(mono.saturating_duration_since(self.origin).as_millis());
+        let wall = wall.saturating_sub(since.unwrap_or(i64::MAX));
+        // Not for every millisecond of drift: a midnight may come a second late.
+        let was_set = wall.abs_diff(self.wall) > 1000;
+        if was_set {
+            self.wall = wall;
+        }
+        was_set
+    }
+
     /// Milliseconds since 1970.
     pub fn wall(&self, at: Instant) -> i64 {
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -205,6 +217,16 @@ impl Day {
         }
     }
 
+    /// The day ends when it does by the clock as it is now.
+    fn clock_was_set(&mut self, clock: &Clock) {
+        if let Self::Turning { reset, began, ends, .. } = self
+            && *ends > *began
+        {
+            let turn = reset.turn(clock.wall(*began)).and_then(|turn| clock.moment(turn));
+            *ends = turn.unwrap_or(*ends);
+        }
+    }
+
     fn room_at(&self, unit: Unit, allowed: u64, clock: &Clock) -> Option<Instant> {
         match self {
             Self::Rolling(window) => window.room_at(unit, allowed, clock),
@@ -222,15 +244,15 @@ pub(super) struct Fact {
     pub(super) remaining: u64,
     /// When it stops to hold.
     pub(super) ends: Instant,
-    /// When the request began that it came with.
-    pub(super) began: Instant,
-    /// All that was ever counted up to then: what came after is not in `remaining`.
-    pub(super) base: Amount,
+    /// Number of the request that it came with.
+    pub(super) request: u64,
+    /// Used by those that began later: not in `remaining`.
+    pub(super) since: Amount,
 }
 
 impl Fact {
-    pub(super) fn left(&self, total: Amount) -> u64 {
-        self.remaining.saturating_sub(total.minus(self.base).of(self.unit))
+    pub(super) fn left(&self) -> u64 {
+        self.remaining.saturating_sub(self.since.of(self.unit))
     }
 }
 
@@ -287,8 +309,8 @@ pub struct Meter {
     pub(super) day: Day,
     /// Requests that run.
     in_flight: u64,
-    /// Ever counted.
-    pub(super) total: Amount,
+    /// All that ever began, as it was expected. The requests in it number them.
+    begun: Amount,
     pub(super) facts: Vec<Fact>,
 }
 
@@ -317,12 +339,17 @@ impl Meter {
             DayReset::Rolling => Day::Rolling(Sliding::new(DAY)),
             reset => Day::Turning { reset, began: origin, ends: origin, used: Amount::default() },
         };
-        Self { minute: Sliding::new(MINUTE), day, in_flight: 0, total: Amount::default(), facts: Vec::new() }
+        Self { minute: Sliding::new(MINUTE), day, in_flight: 0, begun: Amount::default(), facts: Vec::new() }
     }
 
     /// What it has counted, without what runs.
     pub fn at_rest(&self) -> Self {
         Self { in_flight: 0, ..self.clone() }
+    }
+
+    /// The wall clock was set: midnight comes at another moment.
+    pub fn clock_was_set(&mut self, clock: &Clock) {
+        self.day.clock_was_set(clock);
     }
 
     /// A request begins, with the tokens it is expected to take. The mark goes with what its answer tells.
@@ -331,24 +358,32 @@ impl Meter {
         self.minute.add(amount, clock.step(now, self.minute.step));
         self.day.add(amount, now, clock);
         self.in_flight += 1;
-        self.total = self.total.plus(amount);
-        self.total
+        self.begun = self.begun.plus(amount);
+        for fact in &mut self.facts {
+            fact.since = fact.since.plus(amount);
+        }
+        self.begun
     }
 
-    /// It has ended. `counted` is what it took in the end, in place of what was expected.
-    pub fn end(&mut self, began: Instant, expected: u64, counted: Amount, clock: &Clock) {
+    /// It has ended. `began` and `mark` are those of [`Meter::begin`]; `counted` is what it took in the end, in place
+    /// of what was expected.
+    pub fn end(&mut self, began: Instant, mark: Amount, expected: u64, counted: Amount, clock: &Clock) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let less = Amount::of_request(expected);
         if less != counted {
             self.minute.correct(less, counted, clock.step(began, self.minute.step));
             self.day.correct(less, counted, began, clock);
-            self.total = self.total.minus(less).plus(counted);
+            // Who began before a fact's request is in what that tells.
+            for fact in self.facts.iter_mut().filter(|fact| fact.request < mark.requests) {
+                fact.since = fact.since.minus(less).plus(counted);
+            }
         }
     }
 
-    /// Takes what an answer told. `began` and `mark` are those of its request.
-    pub fn told(&mut self, told: &Told, began: Instant, mark: Amount, now: Instant, clock: &Clock) {
-        let Some(remaining) = told.remaining else { return };
+    /// Takes what an answer told. `mark` is that of its request.
+    pub fn told(&mut self, told: &Told, mark: Amount, now: Instant, clock: &Clock) {
+        // A limit of nothing is either none or a mistake. If it is meant, refusals say so.
+        let Some(remaining) = told.remaining.filter(|_| told.limit != Some(0)) else { return };
         let reset = told.reset.and_then(|reset| now.checked_add(reset)).or_else(|| match told.span {
             Span::Minute => now.checked_add(Duration::from_secs(60)),
             Span::Hour => now.checked_add(Duration::from_secs(3600)),
@@ -359,17 +394,20 @@ impl Meter {
             // Nobody knows when it ends, so it may not keep anybody out.
             Span::Month | Span::Unnamed => None,
         });
-        let Some(ends) = reset.filter(|ends| *ends > now) else { return };
         let (unit, span, limit) = (told.unit, told.span, told.limit);
-        let fact = Fact { unit, span, limit, remaining, ends, began, base: mark };
         self.facts.retain(|fact| fact.ends > now);
-        let has_room = self.facts.len() < TOLD_FACTS_MAX;
-        match self.facts.iter_mut().find(|old| (old.unit, old.span) == (unit, span)) {
-            // An answer that was overtaken by a later one.
-            Some(old) if old.began > began => {}
-            Some(old) => *old = fact,
-            None if has_room => self.facts.push(fact),
-            None => {}
+        let old = self.facts.iter().position(|old| (old.unit, old.span) == (unit, span));
+        if let Some(old) = old {
+            if self.facts.get(old).is_some_and(|old| old.request > mark.requests) {
+                // An answer that was overtaken by a later one.
+                return;
+            }
+            self.facts.swap_remove(old);
+        }
+        let Some(ends) = reset.filter(|ends| *ends > now) else { return };
+        if self.facts.len() < TOLD_FACTS_MAX {
+            let (request, since) = (mark.requests, self.begun.minus(mark));
+            self.facts.push(Fact { unit, span, limit, remaining, ends, request, since });
         }
     }
 
@@ -389,7 +427,7 @@ impl Meter {
             }
         };
         for fact in self.facts.iter().filter(|fact| fact.ends > now) {
-            if fact.left(self.total) < need(fact.unit, fact.limit) {
+            if fact.left() < need(fact.unit, fact.limit) {
                 note(fact.unit, fact.span, fact.ends, Source::Told);
             }
         }
@@ -446,7 +484,7 @@ impl Meter {
         clock: &Clock,
     ) -> impl Iterator<Item = WindowReport> {
         let told = self.facts.iter().filter(move |fact| fact.ends > now).map(|fact| {
-            let left = fact.left(self.total);
+            let left = fact.left();
             WindowReport {
                 unit: fact.unit,
                 span: fact.span,
@@ -494,5 +532,340 @@ impl Meter {
             Span::Minute => self.minute.room_at(unit, allowed, clock),
             _ => self.day.room_at(unit, allowed, clock),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::ratelimit::rfc3339;
+    use fastrand::Rng;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+    const WALL: i64 = 1_795_400_000_000;
+    const NONE: Limits = Limits { rpm: None, rpd: None, tpm: None, tpd: None, concurrency: None };
+
+    /// One meter and its time.
+    struct World {
+        clock: Clock,
+        now: Instant,
+        meter: Meter,
+        limits: Limits,
+    }
+
+    /// A request that runs.
+    #[derive(Clone, Copy)]
+    struct Running {
+        began: Instant,
+        mark: Amount,
+        expected: u64,
+    }
+
+    impl World {
+        fn new(day: DayReset, limits: Limits) -> Self {
+            let now = Instant::now();
+            Self { clock: Clock::new(now, WALL), now, meter: Meter::new(day, now), limits }
+        }
+
+        fn begin(&mut self, expected: u64) -> Running {
+            let mark = self.meter.begin(expected, self.now, &self.clock);
+            Running { began: self.now, mark, expected }
+        }
+
+        fn end(&mut self, running: Running, counted: Amount) {
+            let Running { began, mark, expected } = running;
+            self.meter.end(began, mark, expected, counted, &self.clock);
+        }
+
+        fn told(&mut self, running: Running, unit: Unit, remaining: u64, reset: Option<Duration>) {
+            let told =
+                Told { unit, span: Span::Minute, limit: Some(1000), remaining: Some(remaining), reset };
+            self.meter.told(&told, running.mark, self.now, &self.clock);
+        }
+
+        fn shortage(&self, tokens: u64) -> Option<Shortage> {
+            self.meter.shortage(&self.limits, tokens, self.now, &self.clock)
+        }
+
+        fn left(&self, unit: Unit) -> Option<u64> {
+            let mut windows = self.meter.windows(&self.limits, self.now, &self.clock);
+            windows.find(|window| window.unit == unit).and_then(|window| window.left)
+        }
+    }
+
+    #[test]
+    fn what_began_after_a_fact_is_subtracted_from_it() {
+        let mut world = World::new(DayReset::Rolling, NONE);
+        let before = world.begin(900);
+        let with = world.begin(100);
+        let overlapping = world.begin(50);
+        world.told(with, Unit::Tokens, 500, None);
+        assert_eq!(world.left(Unit::Tokens), Some(450), "without what began later");
+        // It took less than was set aside, which the fact knows already.
+        world.end(before, Amount::of_request(10));
+        world.end(with, Amount::of_request(10));
+        assert_eq!(world.left(Unit::Tokens), Some(450));
+        world.end(overlapping, Amount::of_request(70));
+        assert_eq!(world.left(Unit::Tokens), Some(430), "as much as it took");
+        let after = world.begin(400);
+        assert_eq!(world.left(Unit::Tokens), Some(30));
+        world.end(after, Amount::default());
+        assert_eq!(world.left(Unit::Tokens), Some(430), "it has not reached the provider");
+    }
+
+    #[test]
+    fn told_facts_come_and_go() {
+        let check = |told: &[(usize, u64, Option<Duration>)], expected: Option<u64>| {
+            let mut world = World::new(DayReset::Rolling, NONE);
+            let running: Vec<Running> = (0..3).map(|_| world.begin(0)).collect();
+            for (whose, remaining, reset) in told {
+                world.told(running[*whose], Unit::Tokens, *remaining, *reset);
+            }
+            assert_eq!(world.left(Unit::Tokens), expected, "{told:?}");
+        };
+        check(&[(0, 5, Some(SECOND)), (1, 9, Some(SECOND))], Some(9));
+        check(&[(1, 9, Some(SECOND)), (0, 5, Some(SECOND))], Some(9));
+        check(&[(0, 5, Some(SECOND)), (1, 9, Some(Duration::ZERO))], None);
+        check(&[(1, 9, Some(SECOND)), (0, 5, Some(Duration::ZERO))], Some(9));
+        check(&[(0, 5, None)], Some(5));
+        check(&[(0, 5, Some(Duration::MAX))], Some(5));
+    }
+
+    #[test]
+    fn a_told_limit_of_nothing_is_ignored() {
+        let mut world = World::new(DayReset::Rolling, NONE);
+        let running = world.begin(0);
+        let told =
+            Told { unit: Unit::Tokens, span: Span::Minute, limit: Some(0), remaining: Some(0), reset: None };
+        world.meter.told(&told, running.mark, world.now, &world.clock);
+        assert_eq!((world.left(Unit::Tokens), world.meter.tokens_max(&NONE, world.now)), (None, None));
+    }
+
+    #[test]
+    fn a_day_ends_by_the_clock_that_was_set() {
+        let limits = Limits { rpd: Some(1), ..NONE };
+        // Counted at 1970-01-01 00:01; what the clock says a minute later; hours until there is room.
+        for (set_to, expected) in [
+            ("2026-11-23T17:00:00Z", 7.0),
+            ("2026-11-23T23:59:00Z", 1.0 / 60.0),
+            // It began before midnight.
+            ("2026-11-24T00:00:30Z", 0.0),
+            ("1970-01-01T00:02:00Z", 24.0 - 2.0 / 60.0),
+        ] {
+            let mut world = World::new(DayReset::Utc, limits);
+            world.clock = Clock::new(world.now, 60_000);
+            world.begin(0);
+            world.now += 60 * SECOND;
+            if world.clock.set(world.now, rfc3339(set_to).unwrap()) {
+                world.meter.clock_was_set(&world.clock);
+            }
+            let hours = match world.shortage(0) {
+                Some(Shortage::Spent { until, .. }) => (until - world.now).as_secs_f64() / 3600.0,
+                _ => 0.0,
+            };
+            assert!((hours - expected).abs() < 0.001, "{set_to}: {hours}");
+        }
+    }
+
+    fn limits(rpm: u64, tpm: u64, rpd: u64, tpd: u64) -> Limits {
+        let some = |limit| Some(limit).filter(|limit| *limit > 0);
+        Limits { rpm: some(rpm), tpm: some(tpm), rpd: some(rpd), tpd: some(tpd), concurrency: None }
+    }
+
+    /// Whatever is let through stays within the limit of every minute and every 24 hours; a shortage ends exactly when
+    /// it says.
+    #[test]
+    fn no_window_ever_holds_more_than_its_limit() {
+        let day = 24 * HOUR;
+        for (limits, gap_ms) in [
+            (limits(7, 0, 0, 0), 9_000),
+            (limits(1, 0, 0, 0), 70_000),
+            (limits(0, 1000, 0, 0), 9_000),
+            (limits(0, 0, 20, 0), 2 * 3_600_000),
+            (limits(0, 0, 0, 2000), 3_600_000),
+            (limits(4, 700, 200, 30_000), 120_000),
+        ] {
+            let mut rng = Rng::with_seed(5);
+            let mut world = World::new(DayReset::Rolling, limits);
+            // Steps do not begin with the meter.
+            world.clock = Clock::new(world.now, WALL + 437);
+            let mut sent: VecDeque<(Instant, u64)> = VecDeque::new();
+            let mut shortages = 0;
+            for _ in 0..3000 {
+                world.now += Duration::from_millis(rng.u64(0..gap_ms));
+                let tokens = rng.u64(1..300);
+                match world.shortage(tokens) {
+                    None => {
+                        let running = world.begin(tokens);
+                        let took = if rng.bool() { tokens } else { rng.u64(0..=tokens) };
+                        world.end(running, Amount::of_request(took));
+                        sent.push_back((world.now, took));
+                    }
+                    Some(Shortage::Spent { until, .. }) => {
+                        shortages += 1;
+                        assert!(until > world.now);
+                        let asked = world.now;
+                        world.now = until - Duration::from_millis(1);
+                        assert!(world.shortage(tokens).is_some(), "{limits:?}: open before it said");
+                        world.now = until;
+                        assert_eq!(world.shortage(tokens), None, "{limits:?}: not open when it said");
+                        world.now = if rng.bool() { until } else { asked };
+                    }
+                    Some(Shortage::Busy) => panic!("no such limit"),
+                }
+                while sent.front().is_some_and(|(at, _)| world.now - *at >= day) {
+                    sent.pop_front();
+                }
+                let within = |window: Duration| {
+                    let sent = sent.iter().filter(|(at, _)| world.now - *at < window);
+                    sent.fold((0, 0), |(requests, sum), (_, tokens)| (requests + 1, sum + tokens))
+                };
+                let (minute, day) = (within(60 * SECOND), within(day));
+                for (used, limit) in
+                    [(minute.0, limits.rpm), (minute.1, limits.tpm), (day.0, limits.rpd), (day.1, limits.tpd)]
+                {
+                    assert!(limit.is_none_or(|limit| used <= limit), "{limits:?}: {used} used");
+                }
+            }
+            assert!(shortages > 100, "{limits:?}: only {shortages}");
+            let Day::Rolling(day) = &world.meter.day else { panic!("rolling") };
+            assert!(world.meter.minute.slots.len() <= 61 && day.slots.len() <= 97);
+        }
+    }
+
+    #[test]
+    fn a_day_turns_at_its_midnight() {
+        for (reset, now, midnight) in [
+            (DayReset::Utc, "2026-11-23T20:53:20Z", "2026-11-24T00:00:00Z"),
+            (DayReset::Pacific, "2026-11-23T07:59:59Z", "2026-11-23T08:00:00Z"),
+            (DayReset::Pacific, "2026-11-23T08:00:00Z", "2026-11-24T08:00:00Z"),
+            (DayReset::Pacific, "2026-07-01T08:00:00Z", "2026-07-02T07:00:00Z"),
+            // The days of 23 and of 25 hours.
+            (DayReset::Pacific, "2026-03-08T08:00:00Z", "2026-03-09T07:00:00Z"),
+            (DayReset::Pacific, "2026-11-01T07:00:00Z", "2026-11-02T08:00:00Z"),
+        ] {
+            let mut world = World::new(reset, limits(0, 0, 1, 0));
+            let (from, to) = (rfc3339(now).unwrap(), rfc3339(midnight).unwrap());
+            world.clock = Clock::new(world.now, from);
+            let late = world.begin(10);
+            let until = world.now + Duration::from_millis((to - from) as u64);
+            let (unit, span) = (Unit::Requests, Span::Day);
+            let expected = Shortage::Spent { unit, span, until, source: Source::Counted };
+            assert_eq!(world.shortage(0), Some(expected), "{now}");
+            world.now = until - Duration::from_millis(1);
+            assert_eq!(world.shortage(0), Some(expected), "{now}");
+            world.now = until;
+            assert_eq!(
+                (world.shortage(0), world.meter.used_today(world.now, &world.clock)),
+                (None, 0),
+                "{now}"
+            );
+            world.begin(10);
+            world.end(late, Amount::default());
+            assert_eq!(
+                world.meter.used_today(world.now, &world.clock),
+                1,
+                "yesterday's is not taken off today"
+            );
+        }
+    }
+
+    #[test]
+    fn reserved_settled_released() {
+        for day in [DayReset::Rolling, DayReset::Utc] {
+            for (counted, expected) in [
+                (Amount::of_request(100), (1, 100)),
+                (Amount::of_request(7), (1, 7)),
+                (Amount::of_request(900), (1, 900)),
+                (Amount::of_request(0), (1, 0)),
+                (Amount::default(), (0, 0)),
+            ] {
+                let mut world = World::new(day, limits(1000, 1000, 1000, 1000));
+                let running = world.begin(100);
+                let used = |world: &World| {
+                    let windows = world.meter.windows(&world.limits, world.now, &world.clock);
+                    windows.map(|window| window.used.unwrap()).collect::<Vec<_>>()
+                };
+                assert_eq!((used(&world), world.meter.in_flight()), (vec![1, 100, 1, 100], 1));
+                world.now += 5 * SECOND;
+                world.end(running, counted);
+                let (requests, tokens) = expected;
+                assert_eq!(used(&world), [requests, tokens, requests, tokens], "{counted:?}");
+                assert_eq!(world.meter.in_flight(), 0);
+                world.now += 70 * SECOND;
+                world.end(running, Amount::of_request(1));
+                assert_eq!(used(&world)[..2], [0, 0], "what has left the window is not corrected");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_provider_tells_wins_over_what_is_counted() {
+        let mut world = World::new(DayReset::Rolling, limits(2, 1000, 0, 0));
+        for _ in 0..2 {
+            world.begin(10);
+        }
+        assert!(world.shortage(0).is_some(), "counted");
+        let running = world.begin(10);
+        world.told(running, Unit::Requests, 3, Some(20 * SECOND));
+        assert_eq!(world.shortage(0), None, "told that there is more");
+        world.told(running, Unit::Tokens, 50, Some(10 * SECOND));
+        let source = Source::Told;
+        let short = |unit, until| Some(Shortage::Spent { unit, span: Span::Minute, until, source });
+        assert_eq!(world.shortage(60), short(Unit::Tokens, world.now + 10 * SECOND));
+        assert_eq!(world.shortage(50), None);
+        for _ in 0..3 {
+            world.begin(0);
+        }
+        assert_eq!(
+            world.shortage(60),
+            short(Unit::Requests, world.now + 20 * SECOND),
+            "the one that lasts longest"
+        );
+        world.now += 20 * SECOND;
+        assert!(
+            matches!(world.shortage(60), Some(Shortage::Spent { source: Source::Counted, .. })),
+            "what is told expires"
+        );
+    }
+
+    #[test]
+    fn a_request_above_the_whole_limit_may_have_an_unused_one() {
+        let mut world = World::new(DayReset::Rolling, limits(0, 100, 0, 0));
+        assert_eq!(world.shortage(5000), None);
+        world.begin(1);
+        assert!(world.shortage(5000).is_some());
+        assert_eq!(world.shortage(99), None);
+    }
+
+    #[test]
+    fn as_many_run_as_may() {
+        let mut world = World::new(DayReset::Rolling, Limits { concurrency: Some(2), ..limits(3, 0, 0, 0) });
+        let first = world.begin(0);
+        assert_eq!(world.shortage(0), None);
+        world.begin(0);
+        assert_eq!(world.shortage(0), Some(Shortage::Busy));
+        world.end(first, Amount::of_request(0));
+        assert_eq!(world.shortage(0), None);
+        world.begin(0);
+        assert!(
+            matches!(world.shortage(0), Some(Shortage::Spent { .. })),
+            "spent says until when, busy does not"
+        );
+    }
+
+    #[test]
+    fn nonsense_amounts_saturate() {
+        let mut world = World::new(DayReset::Rolling, limits(0, 100, 0, 100));
+        for _ in 0..3 {
+            let running = world.begin(u64::MAX);
+            world.now += 2 * SECOND;
+            world.end(running, Amount::of_request(u64::MAX - 1));
+        }
+        let Some(Shortage::Spent { until, .. }) = world.shortage(u64::MAX) else { panic!("short") };
+        assert!(until - world.now <= 25 * HOUR);
+        world.now = until;
+        assert_eq!(world.shortage(u64::MAX), None);
     }
 }

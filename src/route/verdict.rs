@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::provider::learn::{self, Lack};
 pub use crate::provider::ratelimit::Window;
-use crate::provider::ratelimit::{self, Header, http_date, unix_ms};
+use crate::provider::ratelimit::{self, Heard, Told, unix_ms};
 use crate::route::Now;
 use crate::route::message::{Body, short};
 use crate::secret::Secret;
@@ -148,6 +149,26 @@ pub struct Verdict {
     pub quotes: bool,
 }
 
+/// What a refusal says beyond this attempt: about limits and the model.
+#[derive(Default, Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// Limits, from header fields and body.
+    pub told: Vec<Told>,
+    /// The model's window in tokens, if the request was refused as too long.
+    pub context: Option<u64>,
+    /// What the model cannot do.
+    pub lacks: Option<Lack>,
+}
+
+/// An error answer, judged, and what it tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// What it means for this attempt.
+    pub verdict: Verdict,
+    /// What it says for later ones.
+    pub learned: Learned,
+}
+
 /// With `#`, without what the other side said.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,41 +262,50 @@ pub fn judge_failure(failure: &Failure) -> Verdict {
 
 /// Judges an error answer: any status but 2xx, or a 2xx (an event of a stream, too) whose body is an error.
 ///
-/// `provider` is the preset's name, `header` finds a value by lower-case name, `body` may be any bytes; the message
-/// quotes none of the `secrets` (longest first).
-pub fn judge_answer(
+/// `provider` is the preset's name, `fields` are those of the head, `body` may be any bytes; the message quotes none of
+/// the `secrets` (longest first).
+pub fn judge_answer<'h>(
     provider: &str,
     status: u16,
-    header: Header,
+    fields: impl Iterator<Item = (&'h str, &'h [u8])>,
     body: &[u8],
     now: Now,
     secrets: &[Secret],
-) -> Verdict {
+) -> Judged {
+    judge_heard(provider, status, ratelimit::heard(provider, fields, unix_ms(now.wall)), body, now, secrets)
+}
+
+fn judge_heard(
+    provider: &str,
+    status: u16,
+    head: Heard,
+    body: &[u8],
+    now: Now,
+    secrets: &[Secret],
+) -> Judged {
     if (300..400).contains(&status) {
-        return judge_failure(&Failure::Redirect(status));
+        return Judged { verdict: judge_failure(&Failure::Redirect(status)), learned: Learned::default() };
     }
     let body = Body::read(body);
     let mut facts = Facts { provider, status, text: body.text(), codes: body.codes(), body: &body };
     facts.status = facts.status_inside();
     let mut class = facts.class();
 
-    // Our wall clock may be wrong (routers without one): the provider's own `Date` goes with its dates.
-    let wall = header("date").and_then(http_date).unwrap_or_else(|| unix_ms(now.wall));
-    let asked_to_wait = ratelimit::retry_after(header, wall);
-    if class == Class::Down && matches!(facts.status, 429 | 503 | 529) && asked_to_wait.is_some() {
+    if class == Class::Down && matches!(facts.status, 429 | 503 | 529) && head.retry_after.is_some() {
         class = Class::RateLimited;
     }
-    let wait = facts.wait(class, asked_to_wait, header, wall);
+    let repeated = ratelimit::heard_in_body(provider, body.json().unwrap_or(&Value::Null), head.wall);
+    let wait = facts.wait(class, &head, &repeated);
     let retry = wait.and_then(|(wait, source)| Some(Retry { until: now.mono.checked_add(wait)?, source }));
-    let message = body.message(secrets).into();
-    Verdict {
+    let verdict = Verdict {
         class,
         scope: facts.scope(class),
         status: Some(facts.status).filter(|status| *status != 0),
         retry,
-        message,
+        message: body.message(secrets).into(),
         quotes: true,
-    }
+    };
+    Judged { verdict, learned: facts.learned(class, head.told, repeated.told) }
 }
 
 /// Texts that say the request is too long. The order of tests is that of providers.md §4.
@@ -428,7 +458,8 @@ impl Facts<'_> {
         if status == 403 || self.has(&["location is not supported"]) {
             return if self.has(&["flagged", "moderation"]) { Class::Blocked } else { Class::Forbidden };
         }
-        if self.has(&["support tool use"]) {
+        // The model is there, for requests without them.
+        if self.has(&["support tool use", "support image input"]) {
             return Class::BadRequest;
         }
         if matches!(status, 404 | 410) || self.has(&GONE) {
@@ -483,31 +514,45 @@ impl Facts<'_> {
         }
     }
 
-    /// The longest wait that is told for the window at hand, else the calendar's.
-    fn wait(
-        &self,
-        class: Class,
-        asked: Option<Duration>,
-        header: Header,
-        wall: i64,
-    ) -> Option<(Duration, Source)> {
+    /// The longest wait that is told for the window at hand, else the calendar's. `repeated` is what the body
+    /// repeats of the head.
+    fn wait(&self, class: Class, head: &Heard, repeated: &Heard) -> Option<(Duration, Source)> {
         let window = match class {
             Class::RateLimited => None,
             Class::QuotaDone(window) => Some(window),
             _ => return None,
         };
-        let json = self.body.json().unwrap_or(&Value::Null);
-        let turn = window.and_then(|window| ratelimit::turn(self.provider, &self.text, window, wall));
-        let mut told = asked.max(ratelimit::date_words(&self.text, wall));
+        let turn = window.and_then(|window| ratelimit::turn(self.provider, &self.text, window, head.wall));
+        let mut told = head.retry_after.max(ratelimit::date_words(&self.text, head.wall));
         if window != Some(Window::Credit) {
-            told = told.max(ratelimit::exhausted(header, wall)).max(ratelimit::exhausted_in_body(json, wall));
+            told = told.max(ratelimit::exhausted(&head.told)).max(ratelimit::exhausted(&repeated.told));
+            told = told.max(repeated.retry_after);
             // Google sends a RetryInfo of seconds with a day that is spent. And a balance is not refilled by
             // "retry in 11 s", which it sends for a model outside the free tier.
             if turn.is_none() || window == Some(Window::Month) {
+                let json = self.body.json().unwrap_or(&Value::Null);
                 told = told.max(ratelimit::delay_field(json)).max(ratelimit::delay_words(&self.text));
             }
         }
         told.map(|wait| (wait, Source::Told)).or(turn.map(|wait| (wait, Source::Calendar)))
+    }
+
+    /// What holds beyond this request. From the provider's sentence alone: a body may repeat the request, whose
+    /// text says anything.
+    fn learned(&self, class: Class, mut told: Vec<Told>, repeated: Vec<Told>) -> Learned {
+        let sentence = self.body.sentence();
+        let in_words = matches!(class, Class::RateLimited | Class::QuotaDone(_) | Class::TooLarge);
+        let in_words = in_words.then(|| learn::limit(&sentence)).flatten();
+        for fact in repeated.into_iter().chain(in_words) {
+            ratelimit::merge(&mut told, fact);
+        }
+        let field = || learn::context_field(self.body.json()?);
+        let window = || learn::context_window(&sentence).or_else(field);
+        Learned {
+            told,
+            context: if class == Class::TooLarge { window() } else { None },
+            lacks: if class == Class::BadRequest { learn::lacks(&sentence) } else { None },
+        }
     }
 }
 
@@ -524,16 +569,20 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::provider::ratelimit::rfc3339;
+    use crate::provider::ratelimit::{Span, Unit, rfc3339};
 
     fn at(text: &str) -> Now {
         let ms = u64::try_from(rfc3339(text).unwrap()).unwrap();
         Now { mono: Instant::now(), wall: UNIX_EPOCH + Duration::from_millis(ms) }
     }
 
+    fn judged(provider: &str, status: u16, headers: &[(&str, &str)], body: &str, now: Now) -> Judged {
+        let fields = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        judge_answer(provider, status, fields, body.as_bytes(), now, &[])
+    }
+
     fn judge(provider: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Verdict {
-        let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        judge_answer(provider, status, &find, body.as_bytes(), at("2026-11-23T02:13:20Z"), &[])
+        judged(provider, status, headers, body, at("2026-11-23T02:13:20Z")).verdict
     }
 
     fn class_of(name: &str) -> Class {
@@ -569,9 +618,24 @@ mod tests {
         }
     }
 
+    /// The window, for each sample that tells one.
+    fn window_of(name: &str) -> Option<u64> {
+        Some(match name {
+            "anthropic_400_prompt_too_long" => 200_000,
+            "cerebras_400_context" => 65_536,
+            "cohere_400_tokens" | "mistral_400_context" => 131_072,
+            "gemini_400_context" => 1_048_576,
+            "llamacpp_400_context" | "moonshot_400_context" | "openai_400_context" => 8192,
+            "qwen_400_context" => 98_304,
+            "vllm_400_context" => 4096,
+            _ => return None,
+        })
+    }
+
     #[test]
     fn every_sample_is_judged_as_expected() {
         let mut found = 0;
+        let mut windows = 0;
         for entry in std::fs::read_dir("tests/golden/errors").unwrap() {
             let path = entry.unwrap().path();
             let sample: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -585,9 +649,10 @@ mod tests {
             // Most were written for 02:13:20 of that day, those with RFC 3339 resets for 13:00.
             let anthropic = provider == "anthropic" && status == 429;
             let now = at(if anthropic { "2026-11-23T13:00:00Z" } else { "2026-11-23T02:13:20Z" });
-            let find = |name: &str| headers.get(name)?.as_str();
-            let verdict = judge_answer(provider, status, &find, body.as_bytes(), now, &[]);
-            let name = path.display();
+            let headers = headers.as_object().unwrap().iter();
+            let headers: Vec<_> = headers.map(|(name, value)| (&name[..], value.as_str().unwrap())).collect();
+            let Judged { verdict, learned } = judged(provider, status, &headers, &body, now);
+            let name = path.file_stem().unwrap().to_str().unwrap();
 
             assert_eq!(verdict.class, class_of(expect["class"].as_str().unwrap()), "{name}");
             let wait = verdict.retry.map(|retry| retry.until - now.mono);
@@ -603,9 +668,13 @@ mod tests {
             if !body.is_empty() {
                 assert!(!verdict.message.is_empty(), "{name} has something to say");
             }
+            assert_eq!(learned.context, window_of(name), "{name}");
+            windows += usize::from(learned.context.is_some());
+            let lack = (name == "openrouter_404_tools").then_some(Lack::Tools);
+            assert_eq!(learned.lacks, lack, "{name}");
             found += 1;
         }
-        assert_eq!(found, 156);
+        assert_eq!((found, windows), (156, 10));
     }
 
     #[test]
@@ -689,9 +758,79 @@ mod tests {
             ("x-ratelimit-reset", "2026-11-23T11:01:00Z"),
         ];
         let now = at("2026-11-23T02:13:20Z");
-        let find = |wanted: &str| headers.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        let verdict = judge_answer("x", 429, &find, b"", now, &[]);
+        let verdict = judged("x", 429, &headers, "", now).verdict;
         assert_eq!(verdict.retry.map(|retry| retry.until - now.mono), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn refusals_teach_limits() {
+        use Span::{Day, Minute, Month, Unnamed};
+        use Unit::{Requests, Tokens};
+        let fact = |unit, span, limit, remaining, seconds| {
+            let reset = Some(Duration::from_secs_f64(seconds)).filter(|reset| !reset.is_zero());
+            Told { unit, span, limit: Some(limit), remaining, reset }
+        };
+        #[rustfmt::skip]
+        let samples: [(&str, &[Told]); 16] = [
+            ("anthropic_429", &[
+                fact(Requests, Minute, 50, Some(0), 14.0), fact(Tokens, Minute, 50_000, Some(50_000), 0.0),
+            ]),
+            ("cohere_429_trial_minute", &[fact(Requests, Minute, 20, None, 0.0)]),
+            ("cohere_429_trial_tokens", &[fact(Tokens, Minute, 100_000, None, 0.0)]),
+            ("cohere_429_trial_month", &[
+                fact(Requests, Minute, 20, Some(19), 0.0), fact(Requests, Month, 1000, None, 0.0),
+            ]),
+            ("gemini_429_minute_and_day", &[
+                fact(Requests, Minute, 5, Some(0), 0.0), fact(Requests, Day, 20, Some(0), 0.0),
+            ]),
+            ("gemini_429_tokens_minute", &[fact(Tokens, Minute, 250_000, Some(0), 0.0)]),
+            ("groq_413_tpm", &[fact(Tokens, Minute, 8000, None, 0.0)]),
+            ("groq_429_rpd", &[fact(Requests, Day, 1000, Some(0), 86.4)]),
+            ("groq_429_tpd", &[fact(Tokens, Day, 200_000, Some(500), 0.0)]),
+            ("groq_429_tpm", &[fact(Tokens, Minute, 8000, Some(100), 3.75)]),
+            ("openai_429_rate_requests", &[
+                fact(Requests, Minute, 3, Some(0), 20.0), fact(Tokens, Unnamed, 40_000, Some(39_000), 62.5),
+            ]),
+            ("openrouter_429_free_day", &[fact(Requests, Day, 50, Some(0), 78_400.0)]),
+            ("openrouter_429_free_minute", &[fact(Requests, Minute, 20, Some(0), 60.0)]),
+            ("together_429", &[fact(Requests, Unnamed, 1, Some(0), 2.0)]),
+            ("openai_400_context", &[]),
+            ("xai_429_credits", &[]),
+        ];
+        for (name, expected) in samples {
+            let text = std::fs::read(format!("tests/golden/errors/{name}.json")).unwrap();
+            let sample: Value = serde_json::from_slice(&text).unwrap();
+            let headers = sample["headers"].as_object().unwrap().iter();
+            let headers: Vec<_> = headers.map(|(name, value)| (&name[..], value.as_str().unwrap())).collect();
+            let anthropic = name == "anthropic_429";
+            let now = at(if anthropic { "2026-11-23T13:00:00Z" } else { "2026-11-23T02:13:20Z" });
+            let status = u16::try_from(sample["status"].as_u64().unwrap()).unwrap();
+            let provider = sample["provider"].as_str().unwrap();
+            let mut told = judged(provider, status, &headers, &sample["body"].to_string(), now).learned.told;
+            told.sort_by_key(|fact| fact.limit);
+            assert_eq!(told, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_body_repeats_of_the_request_teaches_nothing() {
+        let learned = |status, body: &str| judged("x", status, &[], body, at("2026-11-23T02:13:20Z")).learned;
+        let echo = r#"{"detail":[{"msg":"Extra inputs are not permitted",
+            "input":"maximum context length is 4096 tokens. This model does not support tools."}]}"#;
+        assert_eq!(learned(422, echo), Learned::default());
+        let said = r#"{"detail":[{"msg":"maximum context length is 4096 tokens","input":"x"}]}"#;
+        assert_eq!(learned(422, said).context, Some(4096));
+        let field = r#"{"error":{"type":"exceed_context_size_error","message":"too long","n_ctx":8192}}"#;
+        assert_eq!(learned(400, field).context, Some(8192));
+        // Only refusals for that reason.
+        let said = r#"{"error":{"message":"This model does not support tools."}}"#;
+        assert_eq!(learned(400, said).lacks, Some(Lack::Tools));
+        assert_eq!(learned(429, said).lacks, None);
+        let hint = r#"{"error":{"code":500,"message":"image input is not supported - hint: see mmproj"}}"#;
+        assert_eq!(learned(500, hint).lacks, Some(Lack::Vision));
+        let none = r#"{"error":{"message":"No endpoints found that support image input","code":404}}"#;
+        let judged = judged("openrouter", 404, &[], none, at("2026-11-23T02:13:20Z"));
+        assert_eq!((judged.verdict.class, judged.learned.lacks), (Class::BadRequest, Some(Lack::Vision)));
     }
 
     #[test]
