@@ -16,6 +16,7 @@ mod failover;
 mod fit;
 mod hostile;
 mod keep_alive;
+mod learning;
 mod leaving;
 mod limits;
 mod messages;

@@ -33,7 +33,7 @@ fn texts(upstream: &Upstream) -> Vec<String> {
     upstream.requests().into_iter().map(text).collect()
 }
 
-/// Sends without waiting for an answer, and returns when the program says that it waits.
+/// Sends without reading the answer, and returns when the program says that it waits.
 #[track_caller]
 fn send_and_wait(proxy: &Proxy, surface: Surface, body: &str) -> Connection {
     let before = proxy.log_lines();
