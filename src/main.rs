@@ -227,10 +227,12 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         }
         // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
         drop(accepting);
-        drain(&shared, &mut signals).await;
         // Not while it writes the same file.
         keeping.cancel().await;
-        Keeper::default().keep(&shared).await;
+        let mut keeper = Keeper::default();
+        // At once too: who stops us may lose patience (Docker after 10 s).
+        future::zip(keeper.keep(&shared), drain(&shared, &mut signals)).await;
+        keeper.keep(&shared).await;
     });
     async_io::block_on(executor.run(end));
     Ok(ExitCode::SUCCESS)
@@ -289,7 +291,10 @@ impl Keeper {
         let shown = path.display().to_string();
         // The disk may take its time, and nobody else has to wait for it.
         match smol::unblock(move || state_file::write(&path, &text)).await {
-            Ok(()) => (self.last, self.told) = (Some(saved), false),
+            Ok(()) => {
+                log::debug!("state file {shown}: written");
+                (self.last, self.told) = (Some(saved), false);
+            }
             Err(e) if !std::mem::replace(&mut self.told, true) => {
                 log::warn!("state file {shown}: {e}; what is known of limits will not outlive this run");
             }

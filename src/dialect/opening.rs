@@ -1,6 +1,7 @@
 //! How a conversation began: what its requests have in common, however long it gets. Reads no further than that.
 
 use super::ask::Dialect;
+use super::request::messages_in::BILLING;
 use super::skim;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
@@ -8,8 +9,9 @@ use std::fmt;
 
 /// The texts of a request up to the end of the first turn of the user. `None` if there is none.
 ///
-/// Marks for caches wander through a conversation, and are left out. `history` are the items of the response that a
-/// Responses request goes on from.
+/// Marks for caches wander through a conversation, and are left out; so is what else may look different the next time:
+/// a text may be a string or a list of parts. `history` are the items of the response that a Responses request goes on
+/// from.
 pub fn opening(dialect: Dialect, body: &[u8], history: &[String]) -> Option<String> {
     let members = skim::members(body).ok()?;
     let member = |key: &str| {
@@ -43,16 +45,20 @@ pub fn opening(dialect: Dialect, body: &[u8], history: &[String]) -> Option<Stri
     found.then_some(text)
 }
 
+/// What is no text of a turn.
+const MARKS: [&str; 5] = ["cache_control", "id", "role", "status", "type"];
+
 /// Every text of a value, each with an end.
 fn texts(value: &Value, out: &mut String) {
     match value {
+        Value::String(text) if text.starts_with(BILLING) => {}
         Value::String(text) => {
             out.push_str(text);
             out.push('\0');
         }
         Value::Array(items) => items.iter().for_each(|item| texts(item, out)),
         Value::Object(members) => {
-            let members = members.iter().filter(|(key, _)| *key != "cache_control" && *key != "id");
+            let members = members.iter().filter(|(key, _)| !MARKS.contains(&key.as_str()));
             members.for_each(|(_, value)| texts(value, out));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
@@ -136,6 +142,9 @@ mod tests {
             r#"{"system":"S","messages":[{"role":"user","content":[{"type":"text","text":"U","cache_control":{"type":"ephemeral"}}]},{"role":"assistant","content":"A"}]}"#,
         );
         assert_eq!(first, marked);
+        let plain =
+            messages(r#"{"system":[{"type":"text","text":"S"}],"messages":[{"role":"user","content":"U"}]}"#);
+        assert_eq!(first, plain, "the mark needs a list of parts, and without it there may be none");
         assert_ne!(
             first,
             messages(r#"{"system":"T","messages":[{"role":"user","content":[{"type":"text","text":"U"}]}]}"#)
@@ -149,6 +158,7 @@ mod tests {
         let open = |body: &str, history: &[String]| opening(Dialect::Responses, body.as_bytes(), history);
         let first = open(&format!(r#"{{"instructions":"I","input":[{item}]}}"#), &[]);
         assert!(first.is_some());
+        assert_eq!(open(r#"{"instructions":"I","input":"U"}"#, &[]), first, "the short form of the same");
         assert_eq!(open(r#"{"instructions":"I","input":"more"}"#, &[item]), first);
         assert_eq!(open(r#"{"input":"U"}"#, &[]).as_deref(), Some("U\0"));
     }

@@ -315,7 +315,17 @@ impl<'s, 'a> Search<'s, 'a> {
         }
     }
 
+    /// What became of each backend, for the log: without the words of providers, who may quote the request.
+    fn clauses(&self) -> String {
+        let clauses = self.walk.records().map(|record| {
+            let name = self.state.upstreams.get(record.backend).map_or("?", |upstream| &upstream.name);
+            format!("{name}: {record:#}")
+        });
+        clauses.collect::<Vec<_>>().join("; ")
+    }
+
     fn all_failed(&self, retry_at: Option<Instant>) -> Refusal {
+        log::debug!("[{}] no backend has an answer: {}", self.call.id, self.clauses());
         let mut text = String::from("All configured providers failed");
         let mut separator = ": ";
         for record in self.walk.records() {

@@ -140,3 +140,59 @@ fn the_whole_request_has_one_budget() {
     assert_eq!((response.status(), response.error().2.as_str()), (503, "all_providers_failed"));
     assert!((1..8).contains(&asked.elapsed().as_secs()), "took {:?}", asked.elapsed());
 }
+
+/// Where nobody answers, each model would fail the same way: one attempt shows it, and one shows that it is back.
+#[test]
+fn a_provider_that_cannot_be_reached_is_tried_for_one_of_its_models_only() {
+    let (dead, good) = (RefusedPort::new(), Upstream::healthy("elsewhere"));
+    let member = || Backend::from(&dead).provider("same");
+    let config = (0..3).fold(Config::new(), |config, _| config.backend(member()));
+    let proxy = config.backend(&good).top("keep_cycles: 3").start();
+    let response = proxy.chat(HELLO);
+    response.check_answer("elsewhere").unwrap();
+    assert_eq!(response.header("x-ai-free-swap-attempts"), Some("2"), "each model was tried");
+    let response = proxy.chat(HELLO);
+    assert_eq!(response.header("x-ai-free-swap-attempts"), Some("1"), "benched as a whole");
+    let revived = dead.comes_up(|r| good_answer(r, "back"));
+    let start = Instant::now();
+    while proxy.chat(HELLO).check_answer("back").is_err() {
+        assert!(start.elapsed() < DEADLINE, "it is never asked again");
+    }
+    assert_eq!(revived.hits(), 1);
+    // All its models are back with the one.
+    for _ in 0..3 {
+        let response = proxy.chat(HELLO);
+        response.check_answer("back").unwrap();
+        assert_eq!(response.header("x-ai-free-swap-attempts"), Some("1"));
+    }
+}
+
+#[test]
+fn a_request_for_which_nothing_else_is_left_waits_for_one_probe_of_a_dead_provider() {
+    let dead = RefusedPort::new();
+    let member = || Backend::from(&dead).provider("same");
+    let proxy = (0..3).fold(Config::new(), |config, _| config.backend(member())).start();
+    for round in 0..3 {
+        let response = proxy.chat(HELLO);
+        let (message, _, code) = response.error();
+        assert_eq!((response.status(), code.as_str()), (503, "all_providers_failed"));
+        for part in ["alpha: ", "beta: ", "gamma: "] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(message.matches("refused").count() <= 2, "round {round} tried each model: {message}");
+    }
+}
+
+#[test]
+fn one_model_that_fails_does_not_stand_for_the_others() {
+    let upstream = Upstream::answering(|r| match r.json()["model"] == "model-alpha" {
+        true => status(500).error("boom"),
+        false => good_answer(r, "Hello"),
+    });
+    let member = || Backend::from(&upstream).provider("same");
+    let proxy = Config::new().backend(member()).backend(member()).start();
+    let response = proxy.chat(HELLO);
+    response.check_answer("Hello").unwrap();
+    assert_eq!(response.header("x-ai-free-swap-attempts"), Some("2"));
+    assert_eq!(proxy.chat(HELLO).header("x-ai-free-swap-attempts"), Some("1"));
+}

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Claude Code's first system block: noise that can change with every request and would spoil prompt caches.
-const BILLING: &str = "x-anthropic-billing-header:";
+pub const BILLING: &str = "x-anthropic-billing-header:";
 
 #[derive(Deserialize, Default)]
 #[serde(default, bound(deserialize = "'de: 'a"))]

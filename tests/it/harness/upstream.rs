@@ -95,7 +95,10 @@ impl Upstream {
     }
 
     fn start(script: Script, tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), script, tls)
+    }
+
+    fn on(listener: TcpListener, script: Script, tls: Option<Arc<ServerConfig>>) -> Self {
         let addr = listener.local_addr().unwrap();
         let seen = Watched::new(Seen::default());
         let upstream = Self { addr, tls: tls.is_some(), seen: seen.clone() };
@@ -196,7 +199,7 @@ impl Drop for Upstream {
 /// A port that is taken but refuses: bound, never listening, so that nobody else can get it meanwhile.
 pub struct RefusedPort {
     addr: SocketAddr,
-    _socket: OwnedFd,
+    socket: OwnedFd,
 }
 
 impl RefusedPort {
@@ -205,11 +208,17 @@ impl RefusedPort {
         let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
         bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
         let addr = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
-        Self { addr, _socket: socket }
+        Self { addr, socket }
     }
 
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.addr)
+    }
+
+    /// The provider there comes up.
+    pub fn comes_up(self, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Upstream {
+        rustix::net::listen(&self.socket, 128).unwrap();
+        Upstream::on(TcpListener::from(self.socket), Arc::new(script), None)
     }
 }
 
