@@ -60,6 +60,7 @@ async fn row(state: &State, upstream: &crate::proxy::upstream::Upstream) -> Row 
         Err(e) => return Row { name, good: false, ms: 0, text: e.message.into_owned() },
     };
     let job = Job {
+        id: "check",
         ask: &ask,
         body: BODY,
         reading: Some(&reading),

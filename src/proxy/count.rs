@@ -14,12 +14,13 @@ use crate::respond::Reply;
 use crate::route::plan::Step;
 use std::time::Instant;
 
-/// Answers `count_tokens` of Messages and `input_tokens` of Responses.
+/// Answers `count_tokens` of Messages and `input_tokens` of Responses. `id` is the request's name in the log.
 pub async fn count_tokens(
     state: &State,
     dialect: Dialect,
     body: impl AsRef<[u8]>,
     fields: &ClientFields,
+    id: &str,
 ) -> Reply {
     let body = body.as_ref();
     let told = |error: ApiError| Reply::error(&error, dialect);
@@ -30,7 +31,7 @@ pub async fn count_tokens(
     };
     if dialect == Dialect::Messages
         && let Some(counted) =
-            with_deadline(Instant::now() + COUNT_TIME, ask_backend(state, &ask, body, fields))
+            with_deadline(Instant::now() + COUNT_TIME, ask_backend(state, &ask, body, fields, id))
                 .await
                 .ok()
                 .flatten()
@@ -53,7 +54,13 @@ pub async fn count_tokens(
 }
 
 /// The answer of the backend that would be asked first, if it speaks Anthropic's protocol and knows.
-async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientFields) -> Option<Vec<u8>> {
+async fn ask_backend(
+    state: &State,
+    ask: &Ask,
+    body: &[u8],
+    fields: &ClientFields,
+    id: &str,
+) -> Option<Vec<u8>> {
     let backend = {
         let mut ledger = state.ledger();
         let Step::Try(ticket) = state.walk_in(ask.model(), &ledger).next(&mut ledger, Instant::now()) else {
@@ -68,6 +75,7 @@ async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientField
         return None;
     }
     let job = Job {
+        id,
         ask,
         body,
         reading: None,

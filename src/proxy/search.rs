@@ -195,6 +195,7 @@ impl<'a> Search<'a> {
 
     fn job(&self) -> Job<'_> {
         Job {
+            id: self.call.id,
             ask: self.call.ask,
             body: self.call.body,
             reading: self.reading.as_ref(),

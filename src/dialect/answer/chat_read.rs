@@ -496,7 +496,7 @@ fn for_calls(
 }
 
 /// `extra_content.google.thought_signature`.
-fn thought_signature<'a>(extra: Raw<'a>) -> Option<Cow<'a, str>> {
+pub fn thought_signature<'a>(extra: Raw<'a>) -> Option<Cow<'a, str>> {
     #[derive(Deserialize)]
     struct Extra<'a> {
         #[serde(borrow)]

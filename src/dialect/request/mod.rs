@@ -13,6 +13,7 @@ mod json;
 pub mod messages_in;
 pub mod messages_out;
 mod parts;
+pub mod repair;
 pub mod responses_in;
 mod responses_parts;
 mod schema;
