@@ -220,8 +220,31 @@ pub struct ClientTool {
     pub name: String,
     /// The namespace it is in (Responses).
     pub namespace: Option<String>,
+    /// What it is there; for the target all are functions.
+    pub kind: ToolKind,
+}
+
+/// What a tool is to the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ToolKind {
+    /// A function.
+    #[default]
+    Function,
     /// Free text instead of JSON: the target's function has one string property `input`.
-    pub custom: bool,
+    Custom,
+    /// Responses' `local_shell`.
+    LocalShell,
+    /// Responses' `shell`.
+    Shell,
+    /// Responses' `apply_patch`, not the custom tool of that name.
+    ApplyPatch,
+}
+
+impl ClientTool {
+    /// Whether it takes free text.
+    pub fn is_custom(&self) -> bool {
+        self.kind == ToolKind::Custom
+    }
 }
 
 /// What a model says, in the order it says it: `Start (Open Delta* Close)* (Finish | Failed)`, blocks never overlap.

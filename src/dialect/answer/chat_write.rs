@@ -120,7 +120,7 @@ impl ChatWriter {
             Block::RedactedThinking(_) => Open::Nothing,
             Block::Tool { id, name, signature } => {
                 let tool = self.tools.0.get(name);
-                let custom = tool.is_some_and(|tool| tool.custom);
+                let custom = tool.is_some_and(ClientTool::is_custom);
                 let mut call = format!("\"tool_calls\":[{{\"index\":{},", self.calls);
                 push_call(&mut call, id, name, tool, signature, "");
                 call.push_str("}]");
@@ -206,7 +206,7 @@ pub(super) fn push_call(
     signature: Option<&str>,
     arguments: &str,
 ) {
-    let custom = tool.is_some_and(|tool| tool.custom);
+    let custom = tool.is_some_and(ClientTool::is_custom);
     let (kind, key) = if custom { ("custom", "input") } else { ("function", "arguments") };
     push_member(out, "id", id);
     out.extend([",\"type\":\"", kind, "\",\"", kind, "\":{"]);

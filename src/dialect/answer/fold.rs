@@ -6,7 +6,7 @@ use super::messages_write::{self, Filling, message_json, push_block, push_signat
 use super::responses_write::{Echo, ResponsesWriter};
 use super::usage::chat_json;
 use super::{Names, make_id};
-use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, Usage};
+use crate::dialect::model::{Block, ClientTool, ClientTools, Event, Failure, StopReason, Usage};
 use std::borrow::Cow;
 
 /// Collects the events of one answer, to be rendered in the client's protocol.
@@ -114,7 +114,7 @@ impl Fold {
                     let tool = tools.0.get(name);
                     let arguments = match &*block.said {
                         "" => Cow::Borrowed("{}"),
-                        said if tool.is_some_and(|tool| tool.custom) => custom_input(said),
+                        said if tool.is_some_and(ClientTool::is_custom) => custom_input(said),
                         said => Cow::Borrowed(said),
                     };
                     calls.push_str(if calls.is_empty() { "{" } else { ",{" });

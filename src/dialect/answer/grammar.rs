@@ -324,6 +324,9 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
                     "reasoning" => "rs_",
                     "function_call" => "fc_",
                     "custom_tool_call" => "ctc_",
+                    "local_shell_call" => "lsh_",
+                    "shell_call" => "sh_",
+                    "apply_patch_call" => "apc_",
                     other => panic!("item {other}"),
                 };
                 assert!(id.starts_with(prefix) && ids.insert(id.to_owned()), "{id}");
@@ -353,11 +356,15 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
                     "reasoning" if said.is_empty() => &Value::from(""),
                     "reasoning" => &item["summary"][0]["text"],
                     "function_call" => &item["arguments"],
-                    _ => &item["input"],
+                    "custom_tool_call" => &item["input"],
+                    _ => &Value::from(""),
                 };
                 assert_eq!(*text, *said, "the item holds what its deltas said");
                 let calls = ["function_call", "custom_tool_call"];
                 assert_eq!(item["call_id"].is_string() && item["name"].is_string(), calls.contains(&&*kind));
+                let built_in = ["local_shell_call", "shell_call", "apply_patch_call"].contains(&&*kind);
+                assert_eq!(item["action"].is_object() || item["operation"].is_object(), built_in);
+                assert!(!built_in || item["call_id"].is_string() && item["name"].is_null());
                 items.push(item.clone());
             }
             "response.completed" | "response.incomplete" | "response.failed" => {

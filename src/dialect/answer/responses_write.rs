@@ -1,9 +1,10 @@
 //! Events as the stream of a response (openai-responses §4 to §6).
 
+use super::built_in;
 use super::json::{custom_input, push_member, push_string};
 use super::usage::responses_json;
 use super::{Names, Out, make_id};
-use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, Usage};
+use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, ToolKind, Usage};
 use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
 use crate::limits::STREAM_OUTPUT_BYTES_MAX;
 use std::fmt::Write;
@@ -101,6 +102,8 @@ enum Kind {
     Reasoning,
     Function,
     Custom,
+    /// A tool that needs no definition. Its item is announced when it is complete.
+    BuiltIn(ToolKind),
 }
 
 /// How an item or answer ended.
@@ -190,20 +193,22 @@ impl ResponsesWriter {
         self.settle(Status::Completed, out);
         let item = self.item_of(block);
         self.refused |= item.kind == Kind::Refusal;
-        let json = item.json(Status::InProgress, None);
-        self.send(
-            "response.output_item.added",
-            &format!("\"output_index\":{},\"item\":{json}", self.index),
-            out,
-        );
+        if !matches!(item.kind, Kind::BuiltIn(_)) {
+            self.announce(&item.json(Status::InProgress, None), out);
+        }
         match item.kind {
             Kind::Text | Kind::Refusal => {
                 let body = format!("{},\"part\":{}", item.place, part(item.kind, ""));
                 self.send("response.content_part.added", &body, out);
             }
-            Kind::Reasoning | Kind::Function | Kind::Custom => {}
+            Kind::Reasoning | Kind::Function | Kind::Custom | Kind::BuiltIn(_) => {}
         }
         self.item = Some(item);
+    }
+
+    fn announce(&mut self, item: &str, out: Out<'_>) {
+        let body = format!("\"output_index\":{},\"item\":{item}", self.index);
+        self.send("response.output_item.added", &body, out);
     }
 
     fn item_of(&self, block: &Block<'_>) -> Item {
@@ -221,14 +226,20 @@ impl ResponsesWriter {
                 let tool = self.tools.0.get(name);
                 push_string(&mut name_json, tool.map_or(name, |tool| &tool.name));
                 push_member(&mut call, "call_id", id);
-                call.extend([",\"name\":", &name_json]);
+                // A tool without a definition has no name either.
+                if tool.is_none_or(|tool| matches!(tool.kind, ToolKind::Function | ToolKind::Custom)) {
+                    call.extend([",\"name\":", &name_json]);
+                }
                 if let Some(namespace) = tool.and_then(|tool| tool.namespace.as_deref()) {
                     call.push(',');
                     push_member(&mut call, "namespace", namespace);
                 }
-                match tool.is_some_and(|tool| tool.custom) {
-                    true => (Kind::Custom, "ctc_", ""),
-                    false => (Kind::Function, "fc_", ""),
+                match tool.map(|tool| tool.kind).unwrap_or_default() {
+                    ToolKind::Function => (Kind::Function, "fc_", ""),
+                    ToolKind::Custom => (Kind::Custom, "ctc_", ""),
+                    kind @ ToolKind::LocalShell => (Kind::BuiltIn(kind), "lsh_", ""),
+                    kind @ ToolKind::Shell => (Kind::BuiltIn(kind), "sh_", ""),
+                    kind @ ToolKind::ApplyPatch => (Kind::BuiltIn(kind), "apc_", ""),
                 }
             }
         };
@@ -251,7 +262,7 @@ impl ResponsesWriter {
             Kind::Reasoning => ("response.reasoning_summary_text.delta", ""),
             Kind::Function => ("response.function_call_arguments.delta", ""),
             // Wrapped in JSON: unwrapped when it is complete.
-            Kind::Custom => return,
+            Kind::Custom | Kind::BuiltIn(_) => return,
         };
         if first && item.kind == Kind::Reasoning {
             let body = format!("{},\"part\":{}", item.place, part(Kind::Reasoning, ""));
@@ -319,6 +330,7 @@ impl ResponsesWriter {
             Kind::Custom => {
                 self.send("response.custom_tool_call_input.done", &format!("{place},\"input\":{text}"), out);
             }
+            Kind::BuiltIn(_) => self.announce(&item.json(Status::InProgress, Some(&said)), out),
         }
         let json = item.json(status, Some(&said));
         self.send(
@@ -413,6 +425,20 @@ impl Item {
                 push_member(&mut json, "arguments", text);
                 json.extend([",\"status\":\"", status, "\"}"]);
                 json
+            }
+            Kind::BuiltIn(kind) => {
+                let name = match kind {
+                    ToolKind::LocalShell => "local_shell_call",
+                    ToolKind::Shell => "shell_call",
+                    _ => "apply_patch_call",
+                };
+                // An operation has no word for what was cut off.
+                let status = match (kind, status) {
+                    (ToolKind::ApplyPatch, "incomplete") => "in_progress",
+                    (_, status) => status,
+                };
+                let (call, action) = (&self.call, built_in::member(kind, text));
+                format!("{{\"type\":\"{name}\",\"id\":\"{id}\",{call},{action},\"status\":\"{status}\"}}")
             }
             Kind::Custom => {
                 let mut json = format!("{{\"type\":\"custom_tool_call\",\"id\":\"{id}\",{},", self.call);

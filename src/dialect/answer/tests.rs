@@ -5,7 +5,9 @@ use super::grammar::{Frames, Grammar, Said, SaidEnd, check_chat, check_messages,
 use super::think::ThinkTags;
 use super::*;
 use crate::dialect::error::ApiError;
-use crate::dialect::model::{Block, ClientTool, ClientTools, Event, Failure, MARK, StopReason, Usage};
+use crate::dialect::model::{
+    Block, ClientTool, ClientTools, Event, Failure, MARK, StopReason, ToolKind, Usage,
+};
 use crate::http::sse::{SseParser, push_event};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -713,15 +715,15 @@ fn interleaved_calls_come_out_whole() {
 // --- Tools as the client knows them -------------------------------------------------------------------------
 
 fn client_tools() -> ClientTools {
-    let tool = |name: &str, namespace: Option<&str>, custom| ClientTool {
+    let tool = |name: &str, namespace: Option<&str>, kind| ClientTool {
         name: name.into(),
         namespace: namespace.map(str::to_owned),
-        custom,
+        kind,
     };
     ClientTools(HashMap::from([
-        ("apply_patch".to_owned(), tool("apply_patch", None, true)),
-        ("agents__spawn".to_owned(), tool("spawn", Some("agents"), false)),
-        ("mcp_read".to_owned(), tool("mcp.read", None, false)),
+        ("apply_patch".to_owned(), tool("apply_patch", None, ToolKind::Custom)),
+        ("agents__spawn".to_owned(), tool("spawn", Some("agents"), ToolKind::Function)),
+        ("mcp_read".to_owned(), tool("mcp.read", None, ToolKind::Function)),
     ]))
 }
 
@@ -762,6 +764,61 @@ fn responses_clients_get_custom_and_namespace_calls() {
         {"type":"function_call","call_id":"call_mcp_read","name":"mcp.read","arguments":"{}","status":"completed"},
     ]);
     assert_eq!(output, expected);
+}
+
+#[test]
+fn responses_clients_get_calls_of_tools_that_need_no_definition() {
+    let tool = |name: &str, kind| (name.to_owned(), ClientTool { name: name.into(), namespace: None, kind });
+    let tools = ClientTools(HashMap::from([
+        tool("local_shell", ToolKind::LocalShell),
+        tool("shell", ToolKind::Shell),
+        tool("apply_patch", ToolKind::ApplyPatch),
+    ]));
+    let calls = |reason: StopReason, sink: Sink<'_>| {
+        sink(Event::Start { id: "", model: "", usage: Usage::default() });
+        sink(Event::Open(Block::Text));
+        sink(Event::Delta("Look:"));
+        sink(Event::Close { signature: None });
+        let all: [(&str, &[&str]); 3] = [
+            ("local_shell", &["{\"command\":[\"ls\"", ",\"-l\"]}"]),
+            ("shell", &[]),
+            ("apply_patch", &["{\"type\":\"delete_file\",\"path\":\"a\"", "}"]),
+        ];
+        for (name, pieces) in all {
+            sink(Event::Open(Block::Tool { id: name, name, signature: None }));
+            let cut = reason == StopReason::MaxTokens && name == "apply_patch";
+            pieces.iter().take(if cut { 1 } else { 2 }).for_each(|piece| sink(Event::Delta(piece)));
+            sink(Event::Close { signature: None });
+        }
+        sink(Event::Finish { reason, stop_sequence: None, usage: Usage::default() });
+    };
+    for reason in [StopReason::ToolUse, StopReason::MaxTokens] {
+        let response = check_responses(&written("responses", &tools, |sink| calls(reason, sink)));
+        let mut fold = Fold::default();
+        calls(reason, &mut |event| fold.event(event));
+        let whole = fold.into_responses(&names(), tools.clone(), Echo::default());
+        assert_eq!(serde_json::from_str::<Value>(&whole).unwrap(), response);
+        let mut output = response["output"].clone();
+        let items = output.as_array_mut().unwrap();
+        items.remove(0);
+        items.iter_mut().for_each(|item| drop(item.as_object_mut().unwrap().remove("id")));
+        let last = match reason {
+            StopReason::ToolUse => {
+                serde_json::json!({"type":"apply_patch_call","call_id":"apply_patch","status":"completed",
+                "operation":{"type":"delete_file","path":"a"}})
+            }
+            _ => serde_json::json!({"type":"apply_patch_call","call_id":"apply_patch","status":"in_progress",
+                "operation":{"type":"update_file","path":"","diff":"{\"type\":\"delete_file\",\"path\":\"a\""}}),
+        };
+        let expected = serde_json::json!([
+            {"type":"local_shell_call","call_id":"local_shell","status":"completed",
+                "action":{"type":"exec","command":["ls","-l"],"env":{}}},
+            {"type":"shell_call","call_id":"shell","status":"completed",
+                "action":{"commands":[],"timeout_ms":null,"max_output_length":null}},
+            last,
+        ]);
+        assert_eq!(output, expected);
+    }
 }
 
 #[test]
