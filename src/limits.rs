@@ -123,6 +123,8 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const ANSWER_CALLS_MAX: usize = 256;
 /// Blocks of one answer. Interleaved thinking makes some hundreds; each costs more memory than its bytes.
 pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
+/// Sources of one block of an answer that are passed on.
+pub const BLOCK_CITATIONS_MAX: usize = 256;
 /// Idle connections kept to one provider.
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.

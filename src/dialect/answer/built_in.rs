@@ -3,6 +3,7 @@
 
 use super::json::{object, push_member, push_string, text};
 use crate::dialect::model::ToolKind;
+use crate::dialect::request::compact;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -28,7 +29,8 @@ struct Arguments<'a> {
 /// has nothing to run; but nothing is run that is not sure.
 pub(super) fn member(kind: ToolKind, arguments: &str) -> String {
     let object = object(arguments);
-    let object = object.as_deref().unwrap_or("{}");
+    // A frame is one line.
+    let object = &*compact(object.as_deref().unwrap_or("{}"));
     let read: Arguments<'_> = serde_json::from_str(object).unwrap_or_default();
     match kind {
         ToolKind::ApplyPatch => operation(object, arguments),
@@ -136,7 +138,7 @@ mod tests {
             (ToolKind::Shell, "", r#""action":{"commands":[],"timeout_ms":null,"max_output_length":null}"#),
             (
                 ToolKind::ApplyPatch,
-                r#"{"type":"create_file","path":"a","diff":"+x"}"#,
+                "{\"type\":\"create_file\",\n \"path\":\"a\",\"diff\":\"+x\"}",
                 r#""operation":{"type":"create_file","path":"a","diff":"+x"}"#,
             ),
             (

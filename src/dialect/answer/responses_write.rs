@@ -1,10 +1,10 @@
 //! Events as the stream of a response (openai-responses §4 to §6).
 
 use super::built_in;
-use super::json::{custom_input, push_member, push_string};
+use super::json::{custom_input, push_listed, push_member, push_page, push_string};
 use super::usage::responses_json;
 use super::{Names, Out, make_id};
-use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, ToolKind, Usage};
+use crate::dialect::model::{Block, Citation, ClientTools, Event, Failure, StopReason, ToolKind, Usage};
 use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
 use crate::limits::STREAM_OUTPUT_BYTES_MAX;
 use std::fmt::Write;
@@ -75,11 +75,25 @@ pub struct ResponsesWriter {
     item: Option<Item>,
     /// What the open item says so far: text, or arguments.
     said: String,
+    /// What else its text has.
+    extras: Extras,
+    /// Log probabilities of the next piece of text.
+    logprobs: String,
+    /// Characters of the texts finished.
+    chars: u64,
     output_max: usize,
     frame: String,
     refused: bool,
     begun: bool,
     ended: bool,
+}
+
+/// What a text has beside its words, each as JSON parted by commas.
+#[derive(Debug, Default)]
+struct Extras {
+    annotations: String,
+    annotated: usize,
+    logprobs: String,
 }
 
 #[derive(Debug)]
@@ -137,6 +151,9 @@ impl ResponsesWriter {
             index: 0,
             item: None,
             said: String::new(),
+            extras: Extras::default(),
+            logprobs: String::new(),
+            chars: 0,
             output_max: STREAM_OUTPUT_BYTES_MAX,
             frame: String::new(),
             refused: false,
@@ -169,6 +186,11 @@ impl ResponsesWriter {
             Event::Start { .. } => self.start(out),
             Event::Open(block) => self.open(&block, out),
             Event::Delta(piece) => self.delta(piece, out),
+            Event::Cited(citation) => self.cite(&citation, out),
+            Event::Logprobs(list) if self.logprobs.len() + list.len() <= self.output_max => {
+                push_listed(&mut self.logprobs, list);
+            }
+            Event::Logprobs(_) => {}
             Event::Close { signature } => {
                 if let (Some(signature), Some(item)) = (signature, &mut self.item) {
                     item.encrypted = Some(format!("{MARK_SIGNATURE}{signature}"));
@@ -191,6 +213,7 @@ impl ResponsesWriter {
 
     fn open(&mut self, block: &Block<'_>, out: Out<'_>) {
         self.settle(Status::Completed, out);
+        self.extras = Extras::default();
         let item = self.item_of(block);
         self.refused |= item.kind == Kind::Refusal;
         if !matches!(item.kind, Kind::BuiltIn(_)) {
@@ -198,7 +221,7 @@ impl ResponsesWriter {
         }
         match item.kind {
             Kind::Text | Kind::Refusal => {
-                let body = format!("{},\"part\":{}", item.place, part(item.kind, ""));
+                let body = format!("{},\"part\":{}", item.place, part(item.kind, "", &self.extras));
                 self.send("response.content_part.added", &body, out);
             }
             Kind::Reasoning | Kind::Function | Kind::Custom | Kind::BuiltIn(_) => {}
@@ -249,7 +272,8 @@ impl ResponsesWriter {
     }
 
     fn delta(&mut self, piece: &str, out: Out<'_>) {
-        if self.output.len() + self.said.len() + piece.len() > self.output_max {
+        let held = self.said.len() + self.extras.size() + self.logprobs.len();
+        if self.output.len() + held + piece.len() > self.output_max {
             self.fail(Failure::Server, "The answer is longer than this proxy holds.", out);
             return;
         }
@@ -257,6 +281,7 @@ impl ResponsesWriter {
         let first = self.said.is_empty();
         self.said.push_str(piece);
         let (name, tail) = match item.kind {
+            Kind::Text if !self.logprobs.is_empty() => return self.probable(piece, out),
             Kind::Text => ("response.output_text.delta", ",\"logprobs\":[]"),
             Kind::Refusal => ("response.refusal.delta", ""),
             Kind::Reasoning => ("response.reasoning_summary_text.delta", ""),
@@ -265,10 +290,36 @@ impl ResponsesWriter {
             Kind::Custom | Kind::BuiltIn(_) => return,
         };
         if first && item.kind == Kind::Reasoning {
-            let body = format!("{},\"part\":{}", item.place, part(Kind::Reasoning, ""));
+            let body = format!("{},\"part\":{}", item.place, part(Kind::Reasoning, "", &self.extras));
             self.send("response.reasoning_summary_part.added", &body, out);
         }
         self.send_delta(name, piece, tail, out);
+    }
+
+    /// A piece of text with its log probabilities.
+    fn probable(&mut self, piece: &str, out: Out<'_>) {
+        let list = std::mem::take(&mut self.logprobs);
+        self.send_delta("response.output_text.delta", piece, &format!(",\"logprobs\":[{list}]"), out);
+        push_listed(&mut self.extras.logprobs, &list);
+    }
+
+    /// Says where text of the open item comes from; what comes behind its item has no place any more.
+    fn cite(&mut self, citation: &Citation<'_>, out: Out<'_>) {
+        let Some(item) = self.item.as_ref().filter(|item| item.kind == Kind::Text) else { return };
+        let size = citation.url.len() + citation.title.len();
+        if self.output.len() + self.said.len() + self.extras.size() + size > self.output_max {
+            return;
+        }
+        // Chat counts over all text, a part over its own.
+        let own = |at: u64| at.saturating_sub(self.chars);
+        let mut json = String::from("{\"type\":\"url_citation\",");
+        push_page(&mut json, citation, own(citation.start), own(citation.end));
+        json.push('}');
+        let index = self.extras.annotated;
+        let body = format!("{},\"annotation_index\":{index},\"annotation\":{json}", item.place);
+        self.send("response.output_text.annotation.added", &body, out);
+        self.extras.annotated += 1;
+        push_listed(&mut self.extras.annotations, &json);
     }
 
     /// A delta of the open item, without a copy in between.
@@ -304,14 +355,13 @@ impl ResponsesWriter {
         let place = &item.place;
         let mut text = String::new();
         push_string(&mut text, &said);
-        let part_done = format!("{place},\"part\":{}", part(kind, &said));
+        let extras = std::mem::take(&mut self.extras);
+        let part_done = format!("{place},\"part\":{}", part(kind, &said, &extras));
         match kind {
             Kind::Text => {
-                self.send(
-                    "response.output_text.done",
-                    &format!("{place},\"text\":{text},\"logprobs\":[]"),
-                    out,
-                );
+                self.chars = self.chars.saturating_add(said.chars().count() as u64);
+                let body = format!("{place},\"text\":{text},\"logprobs\":[{}]", extras.logprobs);
+                self.send("response.output_text.done", &body, out);
                 self.send("response.content_part.done", &part_done, out);
             }
             Kind::Refusal => {
@@ -330,9 +380,9 @@ impl ResponsesWriter {
             Kind::Custom => {
                 self.send("response.custom_tool_call_input.done", &format!("{place},\"input\":{text}"), out);
             }
-            Kind::BuiltIn(_) => self.announce(&item.json(Status::InProgress, Some(&said)), out),
+            Kind::BuiltIn(_) => self.announce(&item.json(Status::InProgress, Some((&said, &extras))), out),
         }
-        let json = item.json(status, Some(&said));
+        let json = item.json(status, Some((&said, &extras)));
         self.send(
             "response.output_item.done",
             &format!("\"output_index\":{},\"item\":{json}", self.index),
@@ -397,21 +447,30 @@ impl ResponsesWriter {
     }
 }
 
+impl Extras {
+    fn size(&self) -> usize {
+        self.annotations.len() + self.logprobs.len()
+    }
+}
+
 impl Item {
     /// The item as JSON; without `said` it has only begun.
-    fn json(&self, status: Status, said: Option<&str>) -> String {
+    fn json(&self, status: Status, said: Option<(&str, &Extras)>) -> String {
         let (id, status) = (&self.id, status.word());
-        let text = said.unwrap_or_default();
+        let text = said.map(|(text, _)| text).unwrap_or_default();
         match self.kind {
             Kind::Text | Kind::Refusal => {
-                let content = said.map(|text| part(self.kind, text)).unwrap_or_default();
+                let content = said.map(|(text, extras)| part(self.kind, text, extras)).unwrap_or_default();
                 format!(
                     "{{\"type\":\"message\",\"id\":\"{id}\",\"status\":\"{status}\",\"role\":\"assistant\",\
                      \"content\":[{content}]}}"
                 )
             }
             Kind::Reasoning => {
-                let summary = if text.is_empty() { String::new() } else { part(self.kind, text) };
+                let summary = match said {
+                    Some((text, extras)) if !text.is_empty() => part(self.kind, text, extras),
+                    _ => String::new(),
+                };
                 let mut json = format!("{{\"type\":\"reasoning\",\"id\":\"{id}\",\"summary\":[{summary}]");
                 if let Some(encrypted) = &self.encrypted {
                     json.push(',');
@@ -452,7 +511,7 @@ impl Item {
 }
 
 /// A part of an item's content or summary.
-fn part(kind: Kind, text: &str) -> String {
+fn part(kind: Kind, text: &str, extras: &Extras) -> String {
     let mut json = String::new();
     match kind {
         Kind::Refusal => {
@@ -466,7 +525,13 @@ fn part(kind: Kind, text: &str) -> String {
         _ => {
             json.push_str("{\"type\":\"output_text\",");
             push_member(&mut json, "text", text);
-            json.push_str(",\"annotations\":[],\"logprobs\":[]");
+            json.extend([
+                ",\"annotations\":[",
+                &extras.annotations,
+                "],\"logprobs\":[",
+                &extras.logprobs,
+                "]",
+            ]);
         }
     }
     json.push('}');

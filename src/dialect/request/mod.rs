@@ -20,6 +20,8 @@ mod schema;
 mod tools;
 mod turns;
 
+pub(super) use json::compact;
+
 use super::model::{ClientTools, Part, Reasoning, Request, Role};
 use crate::limits::{DROPPED_NAME_BYTES_MAX, DROPPED_NAMES_MAX};
 use crate::provider::quirks::Quirks;
