@@ -466,6 +466,7 @@ impl Quirks {
             || !written.renamed.is_empty()
             || written.single_calls
             || written.tool_choice != ToolChoices::All
+            || !written.json_schema
             || written.temperature.is_some()
             || written.top_p.is_some();
         top || *no_developer || written.change_messages() || written.clean_schemas()

@@ -59,9 +59,7 @@ impl<'w> Writer<'w> {
         let mut text = request.system.join("\n\n");
         let format = self.quirks.written.json_schema && !self.quirks.drop_params.iter().any(is_format);
         let line = match &request.format {
-            Format::JsonSchema { schema, .. } if !format => {
-                Some(format!("Answer with one JSON object only. It must fit this JSON schema:\n{schema}"))
-            }
+            Format::JsonSchema { schema, .. } if !format => Some(schema_words(schema)),
             Format::JsonObject if self.quirks.drop_params.iter().any(is_format) => {
                 Some("Answer with one JSON object only.".to_owned())
             }
@@ -437,7 +435,12 @@ impl<'w> Writer<'w> {
     }
 }
 
-fn is_format(param: &String) -> bool {
+/// A schema that the answer must fit, in words.
+pub(super) fn schema_words(schema: &str) -> String {
+    format!("Answer with one JSON object only. It must fit this JSON schema:\n{schema}")
+}
+
+pub(super) fn is_format(param: &String) -> bool {
     param == "response_format"
 }
 

@@ -5,8 +5,8 @@
 
 use super::super::chat::present;
 use super::super::skim::Member;
-use super::super::splice::{Edit, byte_span_of, insert_member, span_of};
-use super::chat_out::{NO_SIGNATURE, nearest};
+use super::super::splice::{Edit, byte_span_of, insert_member, is_space, span_of};
+use super::chat_out::{NO_SIGNATURE, is_format, nearest, schema_words};
 use super::json::push_string;
 use super::note;
 use super::schema::cleaned;
@@ -47,6 +47,9 @@ pub fn repairs(
     let mut top = Top { text, places, gone: vec![false; places.len()], out: Repairs::default() };
     top.parameters(quirks);
     top.tools(quirks);
+    if !quirks.written.json_schema && !quirks.drop_params.iter().any(is_format) {
+        top.say_schema();
+    }
     top.out.edits.extend(top.removals());
     if let Some(messages) = top.value("messages") {
         let written = &quirks.written;
@@ -177,6 +180,37 @@ impl<'a> Top<'a> {
         }
     }
 
+    /// The schema of `response_format`.
+    fn format(&self) -> Option<&'a RawValue> {
+        #[derive(Deserialize)]
+        struct Format<'a> {
+            #[serde(borrow)]
+            json_schema: JsonSchema<'a>,
+        }
+        #[derive(Deserialize)]
+        struct JsonSchema<'a> {
+            #[serde(borrow)]
+            schema: &'a RawValue,
+        }
+        let format = self.value("response_format").filter(|format| format.contains("json_schema"))?;
+        serde_json::from_str::<Format<'a>>(format).ok().map(|format| format.json_schema.schema)
+    }
+
+    /// Says in words what `response_format` cannot say there.
+    fn say_schema(&mut self) {
+        let places = self.find("response_format").zip(self.find("messages"));
+        let (Some(schema), Some((format, messages))) = (self.format(), places) else { return };
+        let inside = self.text.get(messages.value.clone()).and_then(|list| list.strip_prefix('['));
+        let Some(inside) = inside else { return };
+        let mut message = String::from("{\"role\":\"system\",\"content\":");
+        push_string(&mut message, &schema_words(schema.get()));
+        message.push_str(if inside.trim_matches(is_space) == "]" { "}" } else { "}," });
+        let at = messages.value.start + 1;
+        self.replace(at..at, message);
+        self.replace(format.value.clone(), "{\"type\":\"json_object\"}");
+        note(&mut self.out.dropped, "json_schema");
+    }
+
     fn schemas(&mut self, written: &Written) {
         #[derive(Deserialize)]
         struct Tool<'a> {
@@ -188,20 +222,10 @@ impl<'a> Top<'a> {
             #[serde(borrow, default)]
             parameters: Option<&'a RawValue>,
         }
-        #[derive(Deserialize)]
-        struct Format<'a> {
-            #[serde(borrow, default)]
-            json_schema: Option<JsonSchema<'a>>,
-        }
-        #[derive(Deserialize)]
-        struct JsonSchema<'a> {
-            #[serde(borrow, default)]
-            schema: Option<&'a RawValue>,
-        }
         let tools = self.value("tools").and_then(|tools| serde_json::from_str::<Vec<Tool<'_>>>(tools).ok());
-        let format = self.value("response_format").and_then(|it| serde_json::from_str::<Format<'_>>(it).ok());
         let tools = tools.unwrap_or_default().into_iter().filter_map(|tool| tool.function?.parameters);
-        for schema in tools.chain(format.and_then(|format| format.json_schema?.schema)) {
+        // One that is said in words keeps all of them.
+        for schema in tools.chain(self.format().filter(|_| written.json_schema)) {
             if let (Cow::Owned(clean), Some(span)) =
                 (cleaned(schema.get(), written), span_of(self.text, schema.get()))
                 && clean != schema.get()
@@ -542,6 +566,29 @@ mod tests {
             r#"{"model":"m","tools":[ {"type":"function","function":{"name":"f","parameters":{"$schema":"x", "type":"object"}}} ,{"function":{"parameters":{"type": "object"}}}],"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"array"}}}}"#,
             r#"{"model":"m","tools":[ {"type":"function","function":{"name":"f","parameters":{"type":"object"}}} ,{"function":{"parameters":{"type": "object"}}}],"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"array","items":{"type":"string"}}}}}"#,
         );
+    }
+
+    #[test]
+    fn a_schema_is_said_in_words_where_the_format_has_no_place_for_it() {
+        let format = r#""response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type": "object"}}}"#;
+        let object = r#""response_format":{"type":"json_object"}"#;
+        let words = serde_json::Value::from(schema_words(r#"{"type": "object"}"#));
+        let system = format!(r#"{{"role":"system","content":{words}}}"#);
+        let deepseek = of("deepseek", "m");
+        check(
+            &deepseek,
+            &format!(r#"{{"model":"m",{format},"messages":[ {{"role":"user"}}]}}"#),
+            &format!(r#"{{"model":"m",{object},"messages":[{system}, {{"role":"user"}}]}}"#),
+        );
+        check(
+            &deepseek,
+            &format!(r#"{{"model":"m","messages":[ ],{format}}}"#),
+            &format!(r#"{{"model":"m","messages":[{system} ],{object}}}"#),
+        );
+        let kept = format!(r#"{{"model":"m","messages":[],{format}}}"#);
+        check(&of("minimax", "m"), &kept, &kept);
+        let kept = format!(r#"{{"model":"m","messages":"x",{format}}}"#);
+        check(&deepseek, &kept, &kept);
     }
 
     /// `messages` before and after.

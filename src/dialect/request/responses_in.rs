@@ -6,7 +6,7 @@ use super::fields::{Body, Content, Field, List, Object, Path, Shape, TextOr, val
 use super::json::{Members, compact};
 use super::note;
 use super::parts::{call_arguments, effort, schema};
-use super::responses_parts::{Block, collect_texts, shown};
+use super::responses_parts::{Block, built_in, collect_texts, shown};
 use super::tools::{Names, custom, custom_arguments, keep, settle};
 use super::turns::Turns;
 use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
@@ -458,31 +458,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-}
-
-/// Tools that Responses knows without a definition, as functions of the same shape as their calls.
-fn built_in(kind: &str) -> Option<(ToolKind, &'static str, &'static str, &'static str)> {
-    Some(match kind {
-        "local_shell" => (
-            ToolKind::LocalShell,
-            "local_shell",
-            "Runs a command on the user's machine.",
-            r#"{"type":"object","properties":{"type":{"type":"string","enum":["exec"]},"command":{"type":"array","items":{"type":"string"}},"working_directory":{"type":"string"},"timeout_ms":{"type":"integer"},"env":{"type":"object","additionalProperties":{"type":"string"}}},"required":["command"]}"#,
-        ),
-        "shell" => (
-            ToolKind::Shell,
-            "shell",
-            "Runs shell commands on the user's machine, one after the other.",
-            r#"{"type":"object","properties":{"commands":{"type":"array","items":{"type":"string"}},"timeout_ms":{"type":"integer"}},"required":["commands"]}"#,
-        ),
-        "apply_patch" => (
-            ToolKind::ApplyPatch,
-            "apply_patch",
-            "Creates, changes or deletes one file. `diff` is in the V4A format, without it for a deletion.",
-            r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string"}},"required":["type","path"]}"#,
-        ),
-        _ => return None,
-    })
 }
 
 fn read_choice<'a>(
