@@ -95,6 +95,7 @@ async fn row(state: &State, place: usize, upstream: &Upstream) -> Row {
     let heard = Mutex::new(Vec::new());
     let hear = |told: &[Told]| add(&heard, told);
     let job = Job {
+        id: "check",
         ask: &ask,
         body: BODY,
         reading: Some(&reading),

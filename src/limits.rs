@@ -136,6 +136,8 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const ANSWER_CALLS_MAX: usize = 256;
 /// Blocks of one answer. Interleaved thinking makes some hundreds; each costs more memory than its bytes.
 pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
+/// Sources of one block of an answer that are passed on.
+pub const BLOCK_CITATIONS_MAX: usize = 256;
 /// Idle connections kept to one provider.
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.
@@ -197,6 +199,8 @@ pub const EXTRA_HEADER_BYTES_MAX: usize = HEAD_BYTES_MAX / 2;
 pub const THREADS_MAX: u64 = 64;
 /// Any duration in the configuration. A larger one is a mistake in the unit.
 pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most stop sequences that `quirks.stop_max` may let through. Vendors take 4 to 16.
+pub const STOP_SEQUENCES_MAX: u64 = 64;
 /// Default of `extra.default_max_tokens`: Anthropic's protocol has no "as much as you like".
 pub const DEFAULT_MAX_TOKENS: u32 = 4096;
 

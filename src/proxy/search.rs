@@ -235,6 +235,7 @@ impl<'s, 'a> Search<'s, 'a> {
 
     fn job<'j>(&'j self, hear: &'j (dyn Fn(&[Told]) + Sync)) -> Job<'j> {
         Job {
+            id: self.call.id,
             ask: self.call.ask,
             body: self.call.body,
             reading: self.reading.as_ref(),

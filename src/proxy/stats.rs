@@ -402,7 +402,7 @@ impl Times {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::verdict::Scope;
+    use crate::route::verdict::{Scope, Window};
 
     fn stats(names: &[&str]) -> Stats {
         Stats::new(names.iter().copied(), None)

@@ -149,7 +149,7 @@ async fn asked(
         match counts {
             true => {
                 // Rare and large: not part of every stream's memory.
-                let counting = Box::pin(proxy::count::count_tokens(state, dialect, body, &fields));
+                let counting = Box::pin(proxy::count::count_tokens(state, dialect, body, &fields, id));
                 let reply = counting.await;
                 log::debug!("[{id}] {} tokens counted: {}", dialect.name(), reply.status);
                 out.whole(&reply).await.map(|()| None)
