@@ -13,6 +13,7 @@ mod benches;
 mod crossing;
 mod cuts;
 mod failover;
+mod health;
 mod hostile;
 mod keep_alive;
 mod leaving;
@@ -25,6 +26,8 @@ mod process;
 mod quoting;
 mod reload;
 mod responses;
+#[cfg(target_os = "linux")]
+mod service_manager;
 mod shapes;
 mod signals;
 mod signatures;
