@@ -38,7 +38,7 @@ BIN ?= $(RELEASE)
 .PHONY: help run build test docs-check deploy-check check sdk-test fuzz bench static install uninstall clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 run: ## build and run; no config is needed; ARGS="--port 9000" passes options
 	$(CARGO) run --release --locked -- $(ARGS)
@@ -49,7 +49,7 @@ build: ## the release binary
 test: ## all tests that need nothing but Rust
 	$(CARGO) test --locked
 
-docs-check: ## the documentation against the program: keys, options, paths, links, YAML and JSON blocks (part of test)
+docs-check: ## the documentation against the program (part of test)
 	$(CARGO) test --locked --test docs
 
 deploy-check: ## what is in deploy/, and install and uninstall, with the tools that are there
