@@ -3,8 +3,8 @@
 
     tests/replicas.py BINARY haproxy|nginx TERM|KILL [ROUNDS]
 
-Prints how many requests there were and what became of them. Fails if a request failed that need not: any with TERM,
-those whose answer had not begun with KILL. Only addresses of this machine are used.
+Prints how many requests there were and what became of them. With TERM none may fail. With KILL, streams that have begun
+must break, and few others may fail. Only addresses of this machine are used.
 """
 import collections
 import http.client
@@ -155,8 +155,9 @@ def main():
             for instance in instances:
                 instance.end(signal.SIGKILL)
     print(f"{kind}, SIG{how}, {rounds} times: {sum(counts.values())} requests: {dict(sorted(counts.items()))}")
-    allowed = {"whole good", "stream good"} | ({"stream cut off"} if how == "KILL" else set())
-    if set(counts) - allowed:
+    failed = sum(count for outcome, count in counts.items() if "failed" in outcome)
+    cut = sum(count for outcome, count in counts.items() if "cut off" in outcome)
+    if (failed or cut) if how == "TERM" else failed > rounds:
         sys.exit("requests failed")
 
 
