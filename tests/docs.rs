@@ -262,19 +262,16 @@ fn command_lines_in_the_documentation_are_understood() {
     let (mut seen, mut found) = (Words::new(), 0);
     for page in pages() {
         for (place, code) in page.code() {
-            // Past `sudo` and paths; up to a comment or the next command.
             let line = code.split(" # ").next().unwrap();
             for line in line.split(['|', ';', '&', '>', '(', ')']) {
-                let mut line = line.split_whitespace();
-                let named = |word: &str| word == "ai-free-swap" || word.ends_with("/ai-free-swap");
-                let ours = line.by_ref().take(6).position(named);
-                let args: Vec<&str> = line.collect();
-                let runs = ours == Some(0) || args.iter().any(|word| word.starts_with("--"));
-                let foreign =
-                    ["docker", "podman", "scp", "cp", "install", "kill", "systemctl", "cargo", "git"];
-                if ours.is_none() || !runs || code.split_whitespace().any(|word| foreign.contains(&word)) {
+                let mut words = line
+                    .split_whitespace()
+                    .skip_while(|word| word.contains('=') || ["sudo", "nohup"].contains(word));
+                let named = |word: &str| word == "ai-free-swap" || word.ends_with("bin/ai-free-swap");
+                if !words.next().is_some_and(named) {
                     continue;
                 }
+                let args: Vec<&str> = words.collect();
                 let parsed = cli::parse(args.iter().map(OsString::from));
                 assert!(parsed.is_ok(), "{place}: `{}`: {parsed:?}", code.trim());
                 found += 1;
