@@ -18,6 +18,8 @@ pub enum Command {
     },
     /// Say what would become of a request.
     Explain,
+    /// Ask the program that runs with this configuration whether it answers.
+    Health,
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -86,6 +88,7 @@ Commands:
   check             read the configuration, call each backend once, and print a table
   check --offline   only read the configuration
   explain           say which backends a request would try, in which order, and who is skipped; calls nobody
+  health            ask the running program on this machine: status 0 if it answers, 1 if not
 
 Options:
   -c, --config PATH      configuration file [default: config.yaml]
@@ -164,6 +167,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<(Command, Args), Us
             "serve" if command.is_none() => command = Some(Command::Serve),
             "check" if command.is_none() => command = Some(Command::Check { offline: false }),
             "explain" if command.is_none() => command = Some(Command::Explain),
+            "health" if command.is_none() => command = Some(Command::Health),
             _ if flag.starts_with('-') => return Err(unknown("option", flag)),
             _ if command.is_some() => return Err(unknown("argument", flag)),
             _ => return Err(unknown("command", flag)),
@@ -276,6 +280,7 @@ mod tests {
     #[test]
     fn commands_before_and_after_options() {
         check("check --port 1", Command::Check { offline: false }, |args| args.port = Some(1));
+        check("health --port 1", Command::Health, |args| args.port = Some(1));
         check("--offline --port 1 check", Command::Check { offline: true }, |args| args.port = Some(1));
         check("explain", Command::Explain, |_| ());
         check("--model m explain --file=a.json --dialect Messages", Command::Explain, |args| {
@@ -298,6 +303,8 @@ mod tests {
         check_refused("-", "unknown option `-`");
         check_refused("start", "unknown command `start`");
         check_refused("check it", "unknown argument `it`");
+        check_refused("health check", "unknown argument `check`");
+        check_refused("health --offline", "`ai-free-swap check --offline`");
         check_refused("serve serve", "unknown argument `serve`");
         check_refused("--config", "--config needs a path");
         check_refused("--config=", "--config needs a path");

@@ -83,6 +83,10 @@ pub const SUMMARY_TIME: Duration = Duration::from_secs(60 * 60);
 pub const ADDRESS_RACE_TIME: Duration = Duration::from_millis(250);
 /// After SIGTERM, for what runs to end.
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// For `ai-free-swap health` to hear from the program: below the 3 s that container platforms commonly give a probe.
+pub const HEALTH_TIME: Duration = Duration::from_secs(2);
+/// For the service manager to take one message.
+pub const NOTIFY_TIME: Duration = Duration::from_secs(1);
 /// Default of `max_wait`: how long a request may be held for a bench that is known to end.
 pub const MAX_WAIT_TIME: Duration = Duration::from_secs(20);
 /// Default of `request_timeout`: all attempts of one request until the first content.

@@ -7,6 +7,7 @@ use ai_free_swap::date::Civil;
 use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, STATE_FILE_GAP, SUMMARY_TIME};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
+use ai_free_swap::notify::{Notifier, watchdog_gap};
 use ai_free_swap::proxy::state::{State, now};
 use ai_free_swap::proxy::stats::summary;
 use ai_free_swap::proxy::status::rests;
@@ -14,7 +15,7 @@ use ai_free_swap::proxy::upstream::{Trust, Via};
 use ai_free_swap::route::saved::Saved;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
-use ai_free_swap::{check, explain, net, state_file};
+use ai_free_swap::{check, explain, health, net, state_file};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Version => print(concat!("ai-free-swap ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Check { offline } => run_check(&args, offline),
         Command::Explain => run_explain(&args),
+        Command::Health => run_health(&args),
         Command::Serve => serve(&args),
     };
     match result {
@@ -187,6 +189,11 @@ fn read_request(path: &Path, max: usize) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
+fn run_health(args: &Args) -> Result<ExitCode, String> {
+    health::ask(&load_config(args)?.server)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn serve(args: &Args) -> Result<ExitCode, String> {
     start_logging(args);
     let descriptors = net::raise_descriptor_limit();
@@ -215,16 +222,23 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         .into_iter()
         .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
         .collect();
+    let notifier = start_notifying(executor);
+    notifier.ready(&status(&shared.state()));
     let mut args = args.clone();
     args.config_given |= args.config.exists();
     // A task of its own: what `block_on` waits for is polled at every event, and this one asks a socket.
     let end = executor.spawn(async move {
         while let Some(Ok(signal)) = signals.next().await {
             match signal {
-                Signal::Hup => reload(&mut args, &shared),
+                Signal::Hup => {
+                    notifier.reloading();
+                    let outcome = reload(&mut args, &shared);
+                    notifier.ready(&outcome);
+                }
                 _ => break,
             }
         }
+        notifier.stopping();
         // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
         drop(accepting);
         // Not while it writes the same file.
@@ -247,6 +261,33 @@ fn describe(state: &State) {
     if state.config.server.api_key.is_none() {
         log::info!("no server.api_key is set: everyone who reaches this port may use it");
     }
+}
+
+/// One line on what is in force, for `systemctl status`.
+fn status(state: &State) -> String {
+    format!("{} backends", state.upstreams.len())
+}
+
+/// Finds the service manager, and keeps telling it that the executor runs if it wants to hear that.
+fn start_notifying(executor: &Executor<'static>) -> Arc<Notifier> {
+    let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
+    let notifier = name.map_or_else(|| Ok(Notifier::default()), |name| Notifier::connect(&name));
+    let notifier = Arc::new(notifier.unwrap_or_else(|e| {
+        log::warn!("the service manager cannot be told anything: NOTIFY_SOCKET: {e}");
+        Notifier::default()
+    }));
+    let (micros, pid) = (env("WATCHDOG_USEC"), env("WATCHDOG_PID"));
+    if let Some(gap) = watchdog_gap(micros.as_deref(), pid.as_deref(), std::process::id()) {
+        let notifier = Arc::clone(&notifier);
+        let alive = async move {
+            loop {
+                notifier.alive();
+                sleep_until(Instant::now() + gap).await;
+            }
+        };
+        executor.spawn(alive).detach();
+    }
+    notifier
 }
 
 async fn sweep_pool(shared: Arc<Shared>) {
@@ -311,7 +352,8 @@ async fn keep_state(shared: Arc<Shared>) {
     }
 }
 
-fn reload(args: &mut Args, shared: &Shared) {
+/// Puts the file in force if it can; the outcome in one line.
+fn reload(args: &mut Args, shared: &Shared) -> String {
     // Once there was a file, its absence is a mistake (or an editor in the middle of saving), and no reason to fall
     // back on the environment: the client key would be gone too.
     args.config_given |= args.config.exists();
@@ -328,10 +370,15 @@ fn reload(args: &mut Args, shared: &Shared) {
                 );
             }
             describe(&state);
+            let status = status(&state);
             shared.replace_state(Arc::new(state));
             log::info!("configuration reloaded");
+            status
         }
-        Err(e) => log::error!("configuration not reloaded, the old one stays: {e}"),
+        Err(e) => {
+            log::error!("configuration not reloaded, the old one stays: {e}");
+            format!("{}; the last reload failed: {e}", status(&previous))
+        }
     }
 }
 

@@ -148,7 +148,7 @@ fn the_cores_have_neither_clock_nor_dice_nor_sockets() {
 /// Server and proxy both write through `respond`.
 #[test]
 fn parts_know_only_what_is_below_them() {
-    let table: [(&str, &[&str]); 18] = [
+    let table: [(&str, &[&str]); 20] = [
         ("limits", &[]),
         ("secret", &[]),
         ("stderr", &[]),
@@ -156,6 +156,8 @@ fn parts_know_only_what_is_below_them() {
         ("respond", &["date", "dialect", "http", "net"]),
         ("url", &[]),
         ("cli", &["dialect"]),
+        ("health", &["config"]),
+        ("notify", &[]),
         ("http", &[]),
         ("dialect", &["provider"]),
         ("provider", &[]),

@@ -14,6 +14,7 @@ mod crossing;
 mod cuts;
 mod failover;
 mod fit;
+mod health;
 mod hostile;
 mod keep_alive;
 mod learning;
@@ -29,6 +30,8 @@ mod quoting;
 mod reload;
 mod responses;
 mod selection;
+#[cfg(target_os = "linux")]
+mod service_manager;
 mod shapes;
 mod signals;
 mod signatures;
