@@ -185,7 +185,7 @@ fn configs_load() {
 #[test]
 fn keys_in_comments_of_the_example_exist() {
     let names: Words =
-        ["ROOT", "SERVER", "GROUP", "BACKEND", "LIMITS", "QUIRKS"].into_iter().flat_map(schema).collect();
+        ["ROOT", "SERVER", "GROUP", "BACKEND", "LIMITS", "QUIRKS", "ANTHROPIC"].into_iter().flat_map(schema).collect();
     let example = read("config.yaml.example");
     let commented = example.lines().filter_map(|line| line.trim_start().strip_prefix('#'));
     let keys = commented.filter_map(|line| line.trim_start_matches([' ', '#', '-']).split_once(": "));
