@@ -13,7 +13,7 @@ use ai_free_swap::proxy::stats::summary;
 use ai_free_swap::proxy::status::rests;
 use ai_free_swap::proxy::upstream::{Trust, Via};
 use ai_free_swap::route::saved::Saved;
-use ai_free_swap::server::{Listener, Shared, accept_all};
+use ai_free_swap::server::{Listener, Shared, accept_all, accept_waiting};
 use ai_free_swap::stderr::Patient;
 use ai_free_swap::{check, explain, health, net, state_file};
 use async_signal::{Signal, Signals};
@@ -218,10 +218,9 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
     executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
     executor.spawn(summarise(Arc::clone(&shared))).detach();
     let keeping = executor.spawn(keep_state(Arc::clone(&shared)));
-    let accepting: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
-        .collect();
+    let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
+    let accept = |listener| executor.spawn(accept_all(Arc::clone(&shared), Arc::clone(listener), executor));
+    let accepting: Vec<_> = listeners.iter().map(accept).collect();
     let notifier = start_notifying(executor);
     notifier.ready(&status(&shared.state()));
     let mut args = args.clone();
@@ -239,8 +238,11 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
             }
         }
         notifier.stopping();
-        // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
+        // From here on a new connection is refused and can go elsewhere.
         drop(accepting);
+        for listener in listeners {
+            accept_waiting(&shared, &listener, executor).await;
+        }
         // Not while it writes the same file.
         keeping.cancel().await;
         let mut keeper = Keeper::default();

@@ -15,6 +15,7 @@ use async_io::Async;
 use budget::Budget;
 use connections::Connections;
 use futures_lite::FutureExt;
+use futures_lite::future::poll_once;
 use smol::Executor;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -146,7 +147,7 @@ fn bind_unix(path: &Path) -> io::Result<Async<UnixListener>> {
 }
 
 /// Accepts connections for ever. Ends only by being dropped.
-pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'static Executor<'static>) {
+pub async fn accept_all(shared: Arc<Shared>, listener: Arc<Listener>, executor: &'static Executor<'static>) {
     // One line for each shortage, not ten a second.
     let mut told = false;
     loop {
@@ -160,9 +161,7 @@ pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'sta
         match accepted {
             Ok(io) => {
                 told = false;
-                let slot = shared.connections.open();
-                let work = connection::serve(Arc::clone(&shared), slot, io);
-                executor.spawn(unharmed(work)).detach();
+                begin(&shared, io, executor);
             }
             Err(e) if is_peer_fault(&e) => {}
             Err(e) => {
@@ -175,6 +174,25 @@ pub async fn accept_all(shared: Arc<Shared>, listener: Listener, executor: &'sta
             }
         }
     }
+}
+
+/// Accepts those who wait already. To close the listener would reset them, with what they have sent.
+pub async fn accept_waiting(shared: &Arc<Shared>, listener: &Listener, executor: &'static Executor<'static>) {
+    // Bounded, as more may come all the while.
+    for _ in 0..CONNECTIONS_MAX {
+        let next = async {
+            shared.connections.room().await;
+            listener.accept().await
+        };
+        let Some(Ok(io)) = poll_once(next).await else { break };
+        begin(shared, io, executor);
+    }
+}
+
+fn begin(shared: &Arc<Shared>, io: Plain, executor: &'static Executor<'static>) {
+    let slot = shared.connections.open();
+    let work = connection::serve(Arc::clone(shared), slot, io);
+    executor.spawn(unharmed(work)).detach();
 }
 
 /// The peer gave up before it was accepted.

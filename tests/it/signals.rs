@@ -76,3 +76,21 @@ fn a_stop_waits_for_a_body_but_not_for_a_head() {
     response.check_answer("Hello").unwrap();
     assert_eq!(proxy.exit_status().code(), Some(0));
 }
+
+/// Behind a balancer, who is being connected when the stop comes would be a failed request.
+#[test]
+fn a_stop_answers_those_who_wait_to_be_accepted() {
+    let upstream = Upstream::healthy("Hello");
+    let mut proxy = Proxy::with_backends([&upstream]);
+    proxy.freeze();
+    let mut waiting: Vec<_> = (0..20).map(|_| proxy.connect()).collect();
+    for connection in &mut waiting {
+        connection.send(post("/v1/chat/completions", HELLO));
+    }
+    proxy.stop();
+    proxy.thaw();
+    for mut connection in waiting {
+        connection.response().check_answer("Hello").unwrap();
+    }
+    assert_eq!(proxy.exit_status().code(), Some(0));
+}

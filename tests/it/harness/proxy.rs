@@ -353,6 +353,16 @@ impl Proxy {
         self.signal(Signal::TERM);
     }
 
+    /// Stands still, for `thaw`: what comes meanwhile waits in the system.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Goes on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// SIGHUP, after the config file was replaced.
     pub fn reload(&self, yaml: &str) {
         self.dir.write("config.yaml", yaml);
