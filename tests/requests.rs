@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end itself")]
 
+use ai_free_swap::dialect::ask::{Ask, Dialect};
 use ai_free_swap::dialect::error::ApiError;
 use ai_free_swap::dialect::model::{Part, Request, Source, Tool, ToolKind, Turn};
 use ai_free_swap::dialect::request::*;
+use ai_free_swap::dialect::splice::pieces;
 use ai_free_swap::provider::quirks::Quirks;
 use serde_json::Value;
 use std::fs;
@@ -94,7 +96,7 @@ fn difference(expected: &Value, found: &Value, path: &str) -> Option<String> {
 #[test]
 fn pairs() {
     let pairs = samples("pairs", "req_");
-    assert_eq!(pairs.len(), 15);
+    assert_eq!(pairs.len(), 16);
     for (name, pair) in pairs {
         let pair = json(&pair);
         let (from, to) = (pair["from"].as_str().unwrap(), pair["to"].as_str().unwrap());
@@ -265,6 +267,42 @@ fn any_value_anywhere_is_read_or_refused() {
         }
     }
     assert!(taken > 3000 && refused > 3000, "{taken} taken, {refused} refused");
+}
+
+/// A chat request that goes through, as a backend with these quirks gets it.
+fn passed(body: &str, quirks: &Quirks) -> String {
+    let ask = Ask::parse(Dialect::Chat, body.as_bytes()).unwrap();
+    let mut edits = ask.edits(body.as_bytes(), MODEL, false);
+    edits.extend(ask.repairs(body.as_bytes(), quirks, &|_| Some("signature".to_owned())).edits);
+    String::from_utf8(pieces(body.as_bytes(), &mut edits).concat()).unwrap()
+}
+
+#[test]
+fn what_goes_through_stays_json_whatever_is_in_it() {
+    let presets = ["mistral", "gemini", "deepseek", "zai", "nvidia", "cloudflare", "openai", "together"];
+    let mut changed = 0;
+    for (name, body) in samples("chat", "request_") {
+        for new in ["null", "-7.5", r#""x""#, "[]", "{}", "[null]"] {
+            for mutant in mutants(&json(&body), &json(new)) {
+                let body = mutant.to_string();
+                if Ask::parse(Dialect::Chat, body.as_bytes()).is_err() {
+                    continue;
+                }
+                assert_eq!(json(&passed(&body, &Quirks::of(None, "m")))["messages"], mutant["messages"]);
+                for preset in presets {
+                    let quirks = Quirks::of(Some(preset), "m");
+                    let once = passed(&body, &quirks);
+                    let tree = json(&once);
+                    assert_eq!(passed(&once, &quirks), once, "{name} for {preset}: a second time\n{body}");
+                    for param in &quirks.passing.drop_params {
+                        assert!(tree.get(param).is_none(), "{name} for {preset}: {param}\n{once}");
+                    }
+                    changed += usize::from(tree["messages"] != mutant["messages"]);
+                }
+            }
+        }
+    }
+    assert!(changed > 1000, "only {changed} conversations changed");
 }
 
 /// What both providers insist on, from their documentation and not from the writers: calls answered at once, in

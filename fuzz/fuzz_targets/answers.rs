@@ -32,6 +32,8 @@ impl Grammar {
                 assert!(!matches!(block, Block::Tool { id, name, .. } if id.is_empty() || name.is_empty()));
             }
             Event::Delta(piece) => assert!(self.open && !piece.is_empty()),
+            Event::Cited(citation) => assert!(self.started && !citation.url.is_empty()),
+            Event::Logprobs(list) => assert!(self.started && is_json(&format!("[{list}]"))),
             Event::Close { .. } => assert!(std::mem::replace(&mut self.open, false)),
             Event::Finish { .. } => {
                 assert!(self.started && !self.open);
@@ -47,6 +49,8 @@ fn writers() -> [Writer; 3] {
     let mut tools = ClientTools::default();
     let patch = ClientTool { name: "patch".into(), namespace: Some("n".into()), kind: ToolKind::Custom };
     tools.0.insert("get_weather".into(), patch);
+    let shell = ClientTool { name: "shell".into(), namespace: None, kind: ToolKind::Shell };
+    tools.0.insert("get_time".into(), shell);
     [
         Writer::Chat(Box::new(ChatWriter::new(&names, true, tools.clone()))),
         Writer::Messages(Box::new(MessagesWriter::new(&names, tools.clone()))),

@@ -1,9 +1,12 @@
-//! A request that goes out has another model, perhaps the usage switch, and not one other byte changed.
+//! A request that goes out has another model, perhaps the usage switch, and not one other byte changed; where a provider
+//! is known to refuse something, it is still JSON, and nothing that could be changed is left.
 #![no_main]
 
-use ai_free_swap::dialect::{chat::ChatRequest, splice::pieces};
+use ai_free_swap::dialect::{chat::ChatRequest, skim, splice::pieces};
+use ai_free_swap::provider::quirks::Quirks;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, value::RawValue};
+use std::collections::HashSet;
 
 /// A name that has to be escaped.
 const MODEL: &str = r#"@cf/"é"\model"#;
@@ -51,6 +54,17 @@ fn splice(body: &str, request: &ChatRequest, ask_usage: bool) -> String {
     String::from_utf8(joined).expect("spans lie on character boundaries")
 }
 
+fn repaired(body: &str, quirks: &Quirks) -> Option<String> {
+    let request = ChatRequest::parse(body.as_bytes()).ok()?;
+    let mut edits = request.repairs(body.as_bytes(), quirks, &|id| Some(id.to_owned())).edits;
+    edits.sort_by_key(|edit| edit.span.start);
+    assert!(edits.windows(2).all(|two| two[0].span.end <= two[1].span.start), "edits do not overlap");
+    String::from_utf8(pieces(body.as_bytes(), &mut edits).concat()).ok()
+}
+
+const PRESETS: [&str; 8] =
+    ["mistral", "gemini", "deepseek", "zai", "nvidia", "cloudflare", "openai", "together"];
+
 fuzz_target!(|data: &[u8]| {
     let Some((&flags, input)) = data.split_first() else { return };
     let ask_usage = flags & 1 == 1;
@@ -76,6 +90,15 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(again.stream, request.stream);
     assert_eq!(again.include_usage, request.include_usage || (ask_usage && request.stream));
     assert_eq!(splice(&spliced, &again, ask_usage), spliced, "a second time changes nothing");
+
+    let quirks = Quirks::of(Some(PRESETS[usize::from(flags >> 1) % PRESETS.len()]), "o3");
+    let once = repaired(body, &quirks).expect("spans lie on character boundaries");
+    assert!(is_json(&once), "{once}");
+    let members = skim::members(body.as_bytes()).expect("it has been read");
+    let keys: HashSet<_> = members.iter().map(|member| &member.key).collect();
+    if keys.len() == members.len() {
+        assert_eq!(repaired(&once, &quirks).as_deref(), Some(&*once), "a second time changes nothing");
+    }
 
     let (Some(before), Some(after)) = (object(body), object(&spliced)) else { return };
     assert_eq!(after.get("model").and_then(Value::as_str), Some(MODEL));

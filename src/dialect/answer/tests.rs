@@ -278,7 +278,7 @@ fn input(pair: &Value) -> (String, String, String) {
 #[test]
 fn golden_pairs_of_whole_answers() {
     let pairs = pairs("res_");
-    assert_eq!(pairs.len(), 14);
+    assert_eq!(pairs.len(), 16);
     for (name, pair) in pairs {
         let (from, to, text) = input(&pair);
         let mut fold = Fold::default();
@@ -292,7 +292,7 @@ fn golden_pairs_of_whole_answers() {
 #[test]
 fn golden_pairs_of_streams() {
     let pairs = pairs("str_");
-    assert_eq!(pairs.len(), 14);
+    assert_eq!(pairs.len(), 15);
     for (name, pair) in pairs {
         let (from, to, stream) = input(&pair);
         let frames = written(&to, &ClientTools::default(), |sink| {
