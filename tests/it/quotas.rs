@@ -366,23 +366,35 @@ fn who_waits_and_leaves_gives_the_place_to_the_next() {
     }
 }
 
-/// The comment comes after 15 s, and what comes then is an answer like any other.
+/// The comment comes after 15 s, and what comes then is an answer like any other, or an error inside the stream.
 #[test]
 fn a_streaming_client_that_waits_for_its_turn_hears_comments() {
-    let rows = Surface::ALL.map(|surface| (format!("{surface:?}"), surface));
-    every_at_once(rows, |surface| {
+    let rows = Surface::ALL.into_iter().flat_map(|surface| {
+        [true, false].map(|served| (format!("{surface:?}, served: {served}"), (surface, served)))
+    });
+    every_at_once(rows, |(surface, served)| {
         let gate = Gate::new();
         let upstream = gated(std::slice::from_ref(&gate));
         let backend = limited(Backend::from(&upstream), "concurrency: 1");
-        let proxy = Config::new().backend(backend).top("max_wait: 60").start();
+        let wait = if served { "max_wait: 60" } else { "max_wait: 15500ms" };
+        let proxy = Config::new().backend(backend).top(wait).start();
         let mut running = proxy.connect();
         running.send(Surface::Chat.post(&saying("0", false)));
         upstream.wait_for_requests(1);
         let mut stream = send_and_wait(&proxy, surface, &surface.hello("aifree", true)).stream();
         let comment = stream.next_event();
         expect(comment == Some(Event(": keep-alive".into())), || format!("{comment:?}"))?;
-        gate.open();
-        surface.check_complete(&surface.said_in(&stream.rest())?, "Hello")?;
+        if served {
+            gate.open();
+            surface.check_complete(&surface.said_in(&stream.rest())?, "Hello")?;
+        } else {
+            let said = surface.said_in(&stream.rest())?;
+            surface.check_broken(&said)?;
+            let message = said.error.unwrap_or_default()["message"].to_string();
+            expect(message.contains("alpha: skipped: as many requests run as may"), || message)?;
+            expect(upstream.hits() == 1, || "asked in spite of its limit".into())?;
+            gate.open();
+        }
         running.response().check_answer("Hello")
     });
 }
