@@ -241,10 +241,12 @@ fn one_at_a_time_means_one_after_the_other_in_the_order_of_arrival() {
 }
 
 #[test]
-fn parallel_clients_of_a_backend_that_takes_one_are_all_served() {
-    for limits in ["concurrency: 1", "concurrency: 3"] {
+fn parallel_clients_of_a_backend_that_takes_few_are_all_served() {
+    for (limits, threads) in [("concurrency: 1", 1), ("concurrency: 3", 1), ("concurrency: 1", 4)] {
         let upstream = Upstream::healthy("Hello");
-        let proxy = Config::new().backend(limited(Backend::from(&upstream), limits)).start();
+        let backend = limited(Backend::from(&upstream), limits);
+        let config = Config::new().backend(backend).top("max_wait: 60");
+        let proxy = config.server(&format!("threads: {threads}")).start();
         thread::scope(|scope| {
             for client in 0..12 {
                 let proxy = &proxy;
@@ -252,17 +254,54 @@ fn parallel_clients_of_a_backend_that_takes_one_are_all_served() {
                     let mut connection = proxy.connect();
                     for _ in 0..10 {
                         connection.send(Surface::Chat.post(&saying("hi", client % 2 == 0)));
-                        assert_eq!(connection.response().status(), 200);
+                        let response = connection.response();
+                        assert_eq!(response.status(), 200, "{}", response.text());
                     }
                 });
             }
         });
         assert_eq!(upstream.hits(), 120);
+        // Each client would have one without the limit.
         let connections = upstream.connections();
-        let most = if limits == "concurrency: 1" { 1 } else { 3 };
-        // What is given back a moment late may cost one more.
-        assert!(connections <= most + 1, "{connections} connections for {limits}");
+        assert!(connections < 7, "{connections} connections for {limits}");
     }
+}
+
+#[test]
+fn a_turn_that_ends_badly_is_given_on() {
+    let say = event(r#"{"content":"Hel"}"#, "null");
+    let head = status(200).stream_head().event(&say);
+    let rows = [
+        ("the stream is reset", head.clone(), Step::Reset),
+        ("the stream is cut", head.clone(), Step::Close),
+        ("no answer", Reply::nothing(), Step::Close),
+        ("an error in the stream", head.event(r#"{"error":{"message":"boom","code":500}}"#), Step::Close),
+        ("an error", status(500).error("boom"), Step::Close),
+    ];
+    every_at_once(rows.map(|(name, reply, end)| (name, (reply, end))), |(reply, end)| {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let upstream = Upstream::answering(move |r| {
+            let (last, first) =
+                reply.steps.split_last().map_or((None, &[][..]), |(last, first)| (Some(last), first));
+            match r.number {
+                0 => {
+                    let begun = Reply { steps: first.to_vec() }.wait(&held);
+                    last.into_iter().fold(begun, |reply, step| reply.then(step.clone())).then(end.clone())
+                }
+                _ => good_answer(r, "Hello"),
+            }
+        });
+        let proxy = Config::new().backend(limited(Backend::from(&upstream), "concurrency: 1")).start();
+        let mut first = proxy.connect();
+        first.send(Surface::Chat.post(STREAM_HELLO));
+        upstream.wait_for_requests(1);
+        let mut second = send_and_wait(&proxy, Surface::Chat, HELLO);
+        gate.open();
+        second.response().check_answer("Hello")?;
+        first.response();
+        expect(upstream.hits() == 2, || format!("{} calls", upstream.hits()))
+    });
 }
 
 #[test]
