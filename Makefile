@@ -35,10 +35,10 @@ STATIC := $(TARGET_DIR)/$(STATIC_TARGET)/release/$(NAME)
 # What `make install` installs; the static binary, for example.
 BIN ?= $(RELEASE)
 
-.PHONY: help run build test check sdk-test fuzz bench static install uninstall clean
+.PHONY: help run build test docs-check deploy-check check sdk-test fuzz bench static install uninstall clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 run: ## build and run; no config is needed; ARGS="--port 9000" passes options
 	$(CARGO) run --release --locked -- $(ARGS)
@@ -48,6 +48,13 @@ build: ## the release binary
 
 test: ## all tests that need nothing but Rust
 	$(CARGO) test --locked
+
+docs-check: ## the documentation against the program (part of test)
+	$(CARGO) test --locked --test docs
+
+deploy-check: ## what is in deploy/, and install and uninstall, with the tools that are there
+	$(CARGO) build --locked
+	sh tests/deploy.sh $(TARGET_DIR)/debug/$(NAME)
 
 check: ## format, lints, documentation, licences and advisories
 	$(CARGO) fmt --check
@@ -108,14 +115,24 @@ else
 endif
 	@printf '%s: %s bytes\n' $(STATIC) "$$(wc -c <$(STATIC))"
 
-install: ## binary and config.yaml.example under DESTDIR and PREFIX (/usr/local)
+# Nothing is put into /etc: README.md and docs/hosting.md say what to write there, and uninstall leaves it alone.
+DOCDIR := $(DESTDIR)$(PREFIX)/share/doc/$(NAME)
+MAN := $(DESTDIR)$(PREFIX)/share/man/man1/$(NAME).1
+UNIT := $(DESTDIR)$(PREFIX)/lib/systemd/system/$(NAME).service
+
+install: ## program, manual page, systemd unit and documentation under DESTDIR and PREFIX (/usr/local)
 	test -x $(BIN) || $(MAKE) build
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/$(NAME)
-	install -D -m 644 config.yaml.example $(DESTDIR)$(PREFIX)/share/doc/$(NAME)/config.yaml.example
+	install -D -m 644 docs/$(NAME).1 $(MAN)
+	install -D -m 644 deploy/systemd/$(NAME).service $(UNIT)
+	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(UNIT)
+	install -d -m 755 $(DOCDIR)/docs
+	install -m 644 README.md SECURITY.md LICENSE config.yaml.example $(DOCDIR)
+	install -m 644 docs/*.md $(DOCDIR)/docs
 
-uninstall: ## what install has put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/$(NAME) $(DESTDIR)$(PREFIX)/share/doc/$(NAME)/config.yaml.example
-	-rmdir $(DESTDIR)$(PREFIX)/share/doc/$(NAME) 2>/dev/null
+uninstall: ## what install has put there; the configuration stays
+	rm -f $(DESTDIR)$(PREFIX)/bin/$(NAME) $(MAN) $(UNIT)
+	rm -rf $(DOCDIR)
 
 clean: ## everything that was built
 	$(CARGO) clean

@@ -7,6 +7,7 @@ use ai_free_swap::dialect::answer::think::ThinkTags;
 use ai_free_swap::dialect::answer::{
     ChatReader, ChatWriter, Echo, MessagesReader, MessagesWriter, Names, Reader, ResponsesWriter, Writer,
 };
+use ai_free_swap::dialect::ask::{Ask, Dialect};
 use ai_free_swap::dialect::chat::{ChatRequest, judge_whole};
 use ai_free_swap::dialect::chat_stream::{ChatStream, Step, whole_with_fields};
 use ai_free_swap::dialect::model::ClientTools;
@@ -15,6 +16,7 @@ use ai_free_swap::http::body::{BodyLength, BodyReader, CHUNK_END, push_chunk_siz
 use ai_free_swap::http::head::HeadScan;
 use ai_free_swap::http::sse::{SseParser, push_event};
 use ai_free_swap::provider::Limits;
+use ai_free_swap::provider::quirks::Quirks;
 use ai_free_swap::provider::ratelimit::told;
 use ai_free_swap::route::Now;
 use ai_free_swap::route::fit::Demand;
@@ -159,7 +161,7 @@ fn http(bench: &Bench) {
 }
 
 fn dialect(bench: &Bench) {
-    for size in [2 * 1024, 100 * 1024, 1024 * 1024] {
+    for size in [2 * 1024, 20 * 1024, 100 * 1024, 1024 * 1024] {
         let body = body(size);
         bench.run(&format!("chat: ChatRequest::parse, {} KB", size / 1024), body.len(), 1, || {
             ChatRequest::parse(black_box(body.as_bytes())).unwrap()
@@ -169,6 +171,16 @@ fn dialect(bench: &Bench) {
             let mut edits = request.edits(body.as_bytes(), "\"openai/gpt-oss-120b\"", true);
             pieces(body.as_bytes(), &mut edits).len()
         });
+        for preset in ["openrouter", "together", "mistral", "gemini"] {
+            let quirks = Quirks::of(Some(preset), "m");
+            let name = format!("chat: parse + edits + repairs for {preset} + pieces, {} KB", size / 1024);
+            bench.run(&name, body.len(), 1, || {
+                let ask = Ask::parse(Dialect::Chat, black_box(body.as_bytes())).unwrap();
+                let mut edits = ask.edits(body.as_bytes(), "\"openai/gpt-oss-120b\"", true);
+                edits.extend(ask.repairs(body.as_bytes(), &quirks, &|_| None).edits);
+                pieces(body.as_bytes(), &mut edits).len()
+            });
+        }
         bench.run(&format!("  floor: serde_json IgnoredAny, {} KB", size / 1024), body.len(), 1, || {
             serde_json::from_str::<serde::de::IgnoredAny>(black_box(&body)).unwrap()
         });

@@ -1,5 +1,6 @@
 //! The command line: words in, [`Command`] and [`Args`] out. Reads no file, prints nothing, ends nothing.
 
+use crate::dialect::ask::Dialect;
 use log::LevelFilter;
 use std::ffi::OsString;
 use std::fmt;
@@ -15,6 +16,10 @@ pub enum Command {
         /// Only read the configuration.
         offline: bool,
     },
+    /// Say what would become of a request.
+    Explain,
+    /// Ask the program that runs with this configuration whether it answers.
+    Health,
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -34,6 +39,12 @@ pub struct Args {
     pub port: Option<u16>,
     /// Least important messages to log.
     pub log_level: LevelFilter,
+    /// For `explain`: the model asked for.
+    pub model: Option<String>,
+    /// For `explain`: a file with the request.
+    pub file: Option<PathBuf>,
+    /// For `explain`: the protocol of that request.
+    pub dialect: Option<Dialect>,
 }
 
 impl Default for Args {
@@ -44,6 +55,9 @@ impl Default for Args {
             host: None,
             port: None,
             log_level: LevelFilter::Info,
+            model: None,
+            file: None,
+            dialect: None,
         }
     }
 }
@@ -73,12 +87,17 @@ Commands:
   serve             run the proxy (the default)
   check             read the configuration, call each backend once, and print a table
   check --offline   only read the configuration
+  explain           say which backends a request would try, in which order, and who is skipped; calls nobody
+  health            ask the running program on this machine: status 0 if it answers, 1 if not
 
 Options:
   -c, --config PATH      configuration file [default: config.yaml]
       --host HOST        address to listen on; wins over server.host
       --port PORT        port to listen on; wins over server.port; 0 is any free one
       --log-level LEVEL  debug, info, warning or error [default: info]
+      --model MODEL      (explain) the model asked for
+      --file PATH        (explain) a request as a client sends it
+      --dialect NAME     (explain) its protocol: chat, messages or responses [default: a guess]
   -V, --version          print the version
   -h, --help             print this text
 
@@ -132,9 +151,23 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<(Command, Args), Us
                 let level = utf8(value()).and_then(|level| log_level(level.trim()));
                 parsed.log_level = level.ok_or_else(|| missing(flag, "debug, info, warning or error"))?;
             }
+            "--model" => {
+                let model = utf8(value()).filter(|model| !model.trim().is_empty());
+                parsed.model = Some(model.ok_or_else(|| missing(flag, "the name of a model"))?);
+            }
+            "--file" => {
+                let path = value().filter(|path| !path.is_empty()).ok_or_else(|| missing(flag, "a path"))?;
+                parsed.file = Some(path.into());
+            }
+            "--dialect" => {
+                let dialect = utf8(value()).and_then(|name| dialect(name.trim()));
+                parsed.dialect = Some(dialect.ok_or_else(|| missing(flag, "chat, messages or responses"))?);
+            }
             "--offline" => offline = true,
             "serve" if command.is_none() => command = Some(Command::Serve),
             "check" if command.is_none() => command = Some(Command::Check { offline: false }),
+            "explain" if command.is_none() => command = Some(Command::Explain),
+            "health" if command.is_none() => command = Some(Command::Health),
             _ if flag.starts_with('-') => return Err(unknown("option", flag)),
             _ if command.is_some() => return Err(unknown("argument", flag)),
             _ => return Err(unknown("command", flag)),
@@ -143,13 +176,21 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<(Command, Args), Us
             return Err(UsageError(format!("{flag} takes no value; remove what follows the `=`")));
         }
     }
-    match command.unwrap_or(Command::Serve) {
-        Command::Check { .. } => Ok((Command::Check { offline }, parsed)),
-        _ if offline => {
-            Err(UsageError("--offline belongs to `check`; write `ai-free-swap check --offline`".into()))
-        }
-        command => Ok((command, parsed)),
+    let command = command.unwrap_or(Command::Serve);
+    let is_check = matches!(command, Command::Check { .. });
+    let explains = parsed.model.is_some() || parsed.file.is_some() || parsed.dialect.is_some();
+    if offline && !is_check {
+        let text = "--offline belongs to `check`; write `ai-free-swap check --offline`";
+        return Err(UsageError(text.into()));
     }
+    if explains && command != Command::Explain {
+        let text = "--model, --file and --dialect belong to `explain`; write `ai-free-swap explain`";
+        return Err(UsageError(text.into()));
+    }
+    if parsed.dialect.is_some() && parsed.file.is_none() {
+        return Err(UsageError("--dialect says what is in a --file; name one".into()));
+    }
+    Ok((if is_check { Command::Check { offline } } else { command }, parsed))
 }
 
 /// Cuts `--flag=value` and `-cvalue` in two.
@@ -175,6 +216,11 @@ fn log_level(name: &str) -> Option<LevelFilter> {
         "error" => Some(LevelFilter::Error),
         _ => None,
     }
+}
+
+fn dialect(name: &str) -> Option<Dialect> {
+    let all = [Dialect::Chat, Dialect::Messages, Dialect::Responses];
+    all.into_iter().find(|dialect| dialect.name().eq_ignore_ascii_case(name))
 }
 
 fn missing(flag: &str, wanted: &str) -> UsageError {
@@ -234,7 +280,14 @@ mod tests {
     #[test]
     fn commands_before_and_after_options() {
         check("check --port 1", Command::Check { offline: false }, |args| args.port = Some(1));
+        check("health --port 1", Command::Health, |args| args.port = Some(1));
         check("--offline --port 1 check", Command::Check { offline: true }, |args| args.port = Some(1));
+        check("explain", Command::Explain, |_| ());
+        check("--model m explain --file=a.json --dialect Messages", Command::Explain, |args| {
+            args.model = Some("m".to_owned());
+            args.file = Some(PathBuf::from("a.json"));
+            args.dialect = Some(Dialect::Messages);
+        });
         for line in ["-h", "check --help", "--port 1 -h --nonsense"] {
             assert_eq!(read(line).map(|(command, _)| command), Ok(Command::Help), "{line}");
         }
@@ -250,6 +303,8 @@ mod tests {
         check_refused("-", "unknown option `-`");
         check_refused("start", "unknown command `start`");
         check_refused("check it", "unknown argument `it`");
+        check_refused("health check", "unknown argument `check`");
+        check_refused("health --offline", "`ai-free-swap check --offline`");
         check_refused("serve serve", "unknown argument `serve`");
         check_refused("--config", "--config needs a path");
         check_refused("--config=", "--config needs a path");
@@ -259,6 +314,15 @@ mod tests {
         }
         check_refused("--log-level loud", "--log-level needs debug, info, warning or error");
         check_refused("--offline", "`ai-free-swap check --offline`");
+        for line in ["--model m", "serve --file x", "check --model m", "check --offline --model m"] {
+            check_refused(line, "belong to `explain`");
+        }
+        check_refused("explain --offline", "--offline belongs to `check`");
+        check_refused("explain --dialect chat", "--dialect says what is in a --file");
+        check_refused("explain --dialect grpc --file x", "--dialect needs chat, messages or responses");
+        check_refused("explain --file=", "--file needs a path");
+        check_refused("explain --model", "--model needs the name of a model");
+        check_refused("explain check", "unknown argument `check`");
         check_refused("check --offline=yes", "--offline takes no value");
         assert!(parse([OsString::from("a\nb")].into_iter()).unwrap_err().to_string().contains(r"`a\nb`"));
     }

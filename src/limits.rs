@@ -75,10 +75,18 @@ pub const KEEP_ALIVE_TIME: Duration = Duration::from_secs(15);
 pub const POOL_IDLE_TIME: Duration = Duration::from_secs(60);
 /// How often idle connections to providers are looked at.
 pub const POOL_SWEEP_TIME: Duration = Duration::from_secs(15);
+/// Backends that `check` calls at a time: a small machine has descriptors and memory for so many handshakes.
+pub const CHECKS_AT_ONCE_MAX: usize = 32;
+/// How often the log gets a line about what was done: a quiet log stays quiet, a day fits a screen.
+pub const SUMMARY_TIME: Duration = Duration::from_secs(60 * 60);
 /// Head start of one address over the next (RFC 8305 §5).
 pub const ADDRESS_RACE_TIME: Duration = Duration::from_millis(250);
 /// After SIGTERM, for what runs to end.
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// For `ai-free-swap health` to hear from the program: below the 3 s that container platforms commonly give a probe.
+pub const HEALTH_TIME: Duration = Duration::from_secs(2);
+/// For the service manager to take one message.
+pub const NOTIFY_TIME: Duration = Duration::from_secs(1);
 /// Default of `max_wait`: how long a request may be held for a bench that is known to end.
 pub const MAX_WAIT_TIME: Duration = Duration::from_secs(20);
 /// Default of `request_timeout`: all attempts of one request until the first content.
@@ -132,6 +140,8 @@ pub const CONNECTIONS_MAX: usize = 4096;
 pub const ANSWER_CALLS_MAX: usize = 256;
 /// Blocks of one answer. Interleaved thinking makes some hundreds; each costs more memory than its bytes.
 pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
+/// Sources of one block of an answer that are passed on.
+pub const BLOCK_CITATIONS_MAX: usize = 256;
 /// Idle connections kept to one provider.
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.
@@ -193,6 +203,8 @@ pub const EXTRA_HEADER_BYTES_MAX: usize = HEAD_BYTES_MAX / 2;
 pub const THREADS_MAX: u64 = 64;
 /// Any duration in the configuration. A larger one is a mistake in the unit.
 pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most stop sequences that `quirks.stop_max` may let through. Vendors take 4 to 16.
+pub const STOP_SEQUENCES_MAX: u64 = 64;
 /// Default of `extra.default_max_tokens`: Anthropic's protocol has no "as much as you like".
 pub const DEFAULT_MAX_TOKENS: u32 = 4096;
 

@@ -4,15 +4,18 @@
 use ai_free_swap::cli::{self, Args, Command, HELP};
 use ai_free_swap::config::{self, Config};
 use ai_free_swap::date::Civil;
-use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, STATE_FILE_GAP};
+use ai_free_swap::limits::{CONFIG_BYTES_MAX, DRAIN_TIME, POOL_SWEEP_TIME, STATE_FILE_GAP, SUMMARY_TIME};
 use ai_free_swap::net::deadline::{drive, sleep_until, with_deadline};
 use ai_free_swap::net::proxy_env::ProxyEnv;
-use ai_free_swap::proxy::state::State;
+use ai_free_swap::notify::{Notifier, watchdog_gap};
+use ai_free_swap::proxy::state::{State, now};
+use ai_free_swap::proxy::stats::summary;
+use ai_free_swap::proxy::status::rests;
 use ai_free_swap::proxy::upstream::{Trust, Via};
 use ai_free_swap::route::saved::Saved;
 use ai_free_swap::server::{Listener, Shared, accept_all};
 use ai_free_swap::stderr::Patient;
-use ai_free_swap::{check, net, state_file};
+use ai_free_swap::{check, explain, health, net, state_file};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         Command::Help => print(HELP),
         Command::Version => print(concat!("ai-free-swap ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Check { offline } => run_check(&args, offline),
+        Command::Explain => run_explain(&args),
+        Command::Health => run_health(&args),
         Command::Serve => serve(&args),
     };
     match result {
@@ -97,14 +102,19 @@ fn state_path(config: &Config) -> Option<PathBuf> {
     state_file::path(config.state_file.as_deref(), &env)
 }
 
+/// Reads a state file, and says what is wrong with it.
+type Load = fn(&Path) -> Option<Saved>;
+
+/// For a run that does not write the file, and so must not move it.
+fn only_load(path: &Path) -> Option<Saved> {
+    state_file::load(path).unwrap_or_else(|unusable| {
+        log::warn!("state file {}: {}; going on without what it knows", path.display(), unusable.why);
+        None
+    })
+}
+
 /// The config with everything it refers to: certificates, proxies.
-///
-/// `earlier` reads what an earlier run has left, if there is no `previous` state.
-fn load_state(
-    args: &Args,
-    previous: Option<&State>,
-    earlier: impl FnOnce(&Path) -> Option<Saved>,
-) -> Result<State, String> {
+fn load_state(args: &Args, previous: Option<&State>, load: Load) -> Result<State, String> {
     let config = load_config(args)?;
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -113,7 +123,7 @@ fn load_state(
     let mut trust =
         Trust::new(std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(Into::into));
     let saved = match (previous, state_path(&config)) {
-        (None, Some(path)) => earlier(&path),
+        (None, Some(path)) => load(&path),
         _ => None,
     };
     let state = State::new(config, &mut trust, &proxies, previous, saved.as_ref())
@@ -139,8 +149,7 @@ fn start_logging(args: &Args) {
 
 fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     start_logging(args);
-    // It looks at the backends as they are, and leaves the file to the run that writes it.
-    let state = load_state(args, None, |_| None)?;
+    let state = load_state(args, None, only_load)?;
     if offline {
         return print(&check::list(&state));
     }
@@ -150,6 +159,39 @@ fn run_check(args: &Args, offline: bool) -> Result<ExitCode, String> {
     }));
     print(&table)?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) })
+}
+
+fn run_explain(args: &Args) -> Result<ExitCode, String> {
+    start_logging(args);
+    let state = load_state(args, None, only_load)?;
+    let body =
+        args.file.as_deref().map(|path| read_request(path, state.config.server.max_body)).transpose()?;
+    let question = explain::Question {
+        model: args.model.as_deref(),
+        body: body.as_deref(),
+        dialect: args.dialect,
+        remembers: state_path(&state.config).is_some(),
+    };
+    let shown = args.file.as_deref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    print(&explain::explain(&state, &question, now()).map_err(|e| format!("{shown}{e}"))?)
+}
+
+/// A request in a file, as large as one may be that comes over the network.
+fn read_request(path: &Path, max: usize) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let file = File::open(path).map_err(|e| format!("{shown}: {e}"))?;
+    let mut body = Vec::new();
+    let most = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_end(&mut body).map_err(|e| format!("{shown}: {e}"))?;
+    if body.len() > max {
+        return Err(format!("{shown}: larger than server.max_body ({max} bytes)"));
+    }
+    Ok(body)
+}
+
+fn run_health(args: &Args) -> Result<ExitCode, String> {
+    health::ask(&load_config(args)?.server)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn serve(args: &Args) -> Result<ExitCode, String> {
@@ -174,21 +216,29 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
     let shared = Shared::new(state, descriptors);
     executor.spawn(drive()).detach();
     executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
+    executor.spawn(summarise(Arc::clone(&shared))).detach();
     let keeping = executor.spawn(keep_state(Arc::clone(&shared)));
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| executor.spawn(accept_all(Arc::clone(&shared), listener, executor)))
         .collect();
+    let notifier = start_notifying(executor);
+    notifier.ready(&status(&shared.state()));
     let mut args = args.clone();
     args.config_given |= args.config.exists();
     // A task of its own: what `block_on` waits for is polled at every event, and this one asks a socket.
     let end = executor.spawn(async move {
         while let Some(Ok(signal)) = signals.next().await {
             match signal {
-                Signal::Hup => reload(&mut args, &shared),
+                Signal::Hup => {
+                    notifier.reloading();
+                    let outcome = reload(&mut args, &shared);
+                    notifier.ready(&outcome);
+                }
                 _ => break,
             }
         }
+        notifier.stopping();
         // Dropping a task closes its listener: a new connection is refused and can go elsewhere.
         drop(accepting);
         // Not while it writes the same file.
@@ -213,10 +263,53 @@ fn describe(state: &State) {
     }
 }
 
+/// One line on what is in force, for `systemctl status`.
+fn status(state: &State) -> String {
+    format!("{} backends", state.upstreams.len())
+}
+
+/// Finds the service manager, and keeps telling it that the executor runs if it wants to hear that.
+fn start_notifying(executor: &Executor<'static>) -> Arc<Notifier> {
+    let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
+    let notifier = name.map_or_else(|| Ok(Notifier::default()), |name| Notifier::connect(&name));
+    let notifier = Arc::new(notifier.unwrap_or_else(|e| {
+        log::warn!("the service manager cannot be told anything: NOTIFY_SOCKET: {e}");
+        Notifier::default()
+    }));
+    let (micros, pid) = (env("WATCHDOG_USEC"), env("WATCHDOG_PID"));
+    if let Some(gap) = watchdog_gap(micros.as_deref(), pid.as_deref(), std::process::id()) {
+        let notifier = Arc::clone(&notifier);
+        let alive = async move {
+            loop {
+                notifier.alive();
+                sleep_until(Instant::now() + gap).await;
+            }
+        };
+        executor.spawn(alive).detach();
+    }
+    notifier
+}
+
 async fn sweep_pool(shared: Arc<Shared>) {
     loop {
         sleep_until(Instant::now() + POOL_SWEEP_TIME).await;
         shared.state().pool.sweep(Instant::now());
+    }
+}
+
+/// Once an hour a line about it.
+async fn summarise(shared: Arc<Shared>) {
+    let mut before = shared.state().stats.totals();
+    loop {
+        sleep_until(Instant::now() + SUMMARY_TIME).await;
+        let state = shared.state();
+        let totals = state.stats.totals();
+        let reports = state.reports(Instant::now());
+        let rest = reports.iter().filter(|report| rests(report.standing)).count();
+        if let Some(line) = summary(totals.since(before), rest, reports.len()) {
+            log::info!("{line}");
+        }
+        before = totals;
     }
 }
 
@@ -259,12 +352,13 @@ async fn keep_state(shared: Arc<Shared>) {
     }
 }
 
-fn reload(args: &mut Args, shared: &Shared) {
+/// Puts the file in force if it can; the outcome in one line.
+fn reload(args: &mut Args, shared: &Shared) -> String {
     // Once there was a file, its absence is a mistake (or an editor in the middle of saving), and no reason to fall
     // back on the environment: the client key would be gone too.
     args.config_given |= args.config.exists();
     let previous = shared.state();
-    match load_state(args, Some(&previous), |_| None) {
+    match load_state(args, Some(&previous), only_load) {
         Ok(state) => {
             let (old, new) = (&previous.config.server, &state.config.server);
             let fixed = |s: &config::Server| {
@@ -276,10 +370,15 @@ fn reload(args: &mut Args, shared: &Shared) {
                 );
             }
             describe(&state);
+            let status = status(&state);
             shared.replace_state(Arc::new(state));
             log::info!("configuration reloaded");
+            status
         }
-        Err(e) => log::error!("configuration not reloaded, the old one stays: {e}"),
+        Err(e) => {
+            log::error!("configuration not reloaded, the old one stays: {e}");
+            format!("{}; the last reload failed: {e}", status(&previous))
+        }
     }
 }
 

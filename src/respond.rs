@@ -22,7 +22,7 @@ pub struct Reply {
     pub status: u16,
     /// Header fields beyond those that every answer has.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON text.
+    /// JSON text, unless a `content-type` among the headers says something else.
     pub body: Vec<u8>,
 }
 
@@ -122,7 +122,9 @@ impl<'a> Responder<'a> {
     /// Sends a whole answer.
     pub async fn whole(&mut self, reply: &Reply) -> io::Result<()> {
         let mut head = self.head(reply.status, &reply.headers);
-        head.extend_from_slice(b"content-type: application/json\r\n");
+        if !reply.headers.iter().any(|(name, _)| *name == "content-type") {
+            head.extend_from_slice(b"content-type: application/json\r\n");
+        }
         // `write!` to a Vec cannot fail.
         let _ = write!(head, "content-length: {}\r\n\r\n", reply.body.len());
         self.progress = Progress::Complete;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end itself")]
 
 use ai_free_swap::config::*;
+use ai_free_swap::provider::quirks::*;
 use ai_free_swap::secret::Secret;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -172,6 +173,63 @@ fn defaults() {
 }
 
 #[test]
+fn every_quirk_can_be_set() {
+    let config = good("quirks");
+    let quirks: Vec<&Quirks> = config.backends.iter().map(|backend| &backend.quirks).collect();
+    let drop_params = vec!["logit_bias".to_owned()];
+    let expected = Quirks {
+        stream_options: false,
+        max_completion_tokens: false,
+        developer_role: false,
+        n: true,
+        drop_params: drop_params.clone(),
+        think_tags: ThinkTags::Unopened,
+        written: Written {
+            tool_ids: ToolIds::Nine,
+            tool_choice: ToolChoices::AutoNone,
+            single_calls: true,
+            strict: true,
+            schema_drop: vec!["$schema".into(), "const".into()],
+            schema_tidy: true,
+            null_content: false,
+            reasoning_echo: Some("reasoning"),
+            efforts: vec!["low", "high"],
+            thought_signatures: true,
+            user_after_tool: false,
+            files: true,
+            top_k: true,
+            stop_max: 16,
+            json_schema: false,
+            renamed: vec![("seed".into(), "random_seed".into())],
+            prefill: Some("partial"),
+            max_tokens_default: Some(1000),
+            max_tokens_cap: Some(2000),
+            temperature: Some(Bounds { least: 0.0, most: 1.5 }),
+            top_p: Some(Bounds { least: 0.01, most: 1.0 }),
+            messages: Messages {
+                adaptive: true,
+                thinking: false,
+                xhigh: true,
+                sampling: false,
+                prefill: false,
+                format: true,
+            },
+        },
+        passing: Passing { drop_params, limit: Some("max_tokens"), no_developer: true },
+    };
+    assert_eq!(quirks[0], &expected);
+    let unknown = Quirks::of(None, "m");
+    assert!(unknown.drop_params.iter().any(|name| name == "reasoning_effort"));
+    assert!(!quirks[1].drop_params.iter().any(|name| name == "reasoning_effort"));
+    assert_eq!((&quirks[1].passing, quirks[1].change_passing()), (&Passing::default(), false));
+    assert_eq!(quirks[2].passing, Passing::default());
+    let written = &quirks[2].written;
+    assert_eq!((written.renamed.len(), written.tool_ids, written.user_after_tool), (0, ToolIds::Any, true));
+    assert_eq!(written.prefill, Some("prefix"), "what is not said is as in the preset");
+    assert_eq!((quirks[3].written.efforts.len(), quirks[3].written.reasoning_echo), (0, None));
+}
+
+#[test]
 fn scalars_are_taken_as_written() {
     let config = good("numbers_as_text");
     assert_eq!((config.keep_cycles, config.show_provider, config.server.port), (2, false, 9000));
@@ -229,10 +287,11 @@ fn every_key_arrives() {
         max_completion_tokens: true,
         developer_role: true,
         n: true,
-        think_tags: ai_free_swap::provider::quirks::ThinkTags::None,
+        think_tags: ThinkTags::None,
         drop_params: vec!["seed".to_owned(), "top_k".to_owned()],
         // Not in the file.
-        written: first.quirks.written,
+        written: first.quirks.written.clone(),
+        passing: Passing { drop_params: vec!["seed".to_owned(), "top_k".to_owned()], ..Passing::default() },
     };
     assert_eq!(first.quirks, quirks);
     let deepseek = http(first);

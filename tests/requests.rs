@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end itself")]
 
 use ai_free_swap::dialect::error::ApiError;
-use ai_free_swap::dialect::model::{Part, Request, Source, Tool, Turn};
+use ai_free_swap::dialect::model::{Part, Request, Source, Tool, ToolKind, Turn};
 use ai_free_swap::dialect::request::*;
 use ai_free_swap::provider::quirks::Quirks;
 use serde_json::Value;
@@ -521,10 +521,10 @@ fn tools_and_schemas() {
     assert_eq!(tools.len(), 2);
     let spawn = &tools["multi_agent_v1__spawn_agent"];
     assert_eq!(
-        (spawn.name.as_str(), spawn.namespace.as_deref(), spawn.custom),
-        ("spawn_agent", Some("multi_agent_v1"), false)
+        (spawn.name.as_str(), spawn.namespace.as_deref(), spawn.kind),
+        ("spawn_agent", Some("multi_agent_v1"), ToolKind::Function)
     );
-    assert!(tools["apply_patch"].custom);
+    assert!(tools["apply_patch"].is_custom());
     let added = r#"{"input":[{"type":"additional_tools","role":"developer","tools":[{"type":"namespace","name":"functions","tools":[{"type":"custom","name":"exec"}]}]},{"role":"user","content":"Hi"},
         {"type":"custom_tool_call","call_id":"c","name":"exec","namespace":"functions","input":"ls\n"}]}"#;
     check("responses", "openai", "m", added, "/tools/0/function/name", "\"functions__exec\"");
@@ -949,6 +949,76 @@ fn order_and_roles() {
 }
 
 #[test]
+fn fields_of_responses_are_mapped_or_named() {
+    let input = |members: &str| format!(r#"{{"input":"x",{members}}}"#);
+    let dropped = |members: &str, preset: &str| {
+        let body = input(members);
+        let request = responses_in::read(&body).unwrap().request;
+        let quirks = Quirks::of(Some(preset), "claude-sonnet-4-5");
+        let target = Target { model_json: MODEL, quirks: &quirks, default_max_tokens: 4096 };
+        match preset {
+            "anthropic" => messages_out::write(&request, &target).1,
+            _ => chat_out::write(&request, &target).1,
+        }
+    };
+    let logprobs =
+        r#""include":["message.output_text.logprobs","reasoning.encrypted_content"],"top_logprobs":3"#;
+    check("responses", "openai", "m", &input(logprobs), "/logprobs", "true");
+    check("responses", "openai", "m", &input(logprobs), "/top_logprobs", "3");
+    check("responses", "openai", "m", &input(r#""top_logprobs":2"#), "/logprobs", "true");
+    check("responses", "openai", "m", &input(r#""top_logprobs":0"#), "/logprobs", "null");
+    check("responses", "groq", "m", &input(logprobs), "/logprobs", "null");
+    for (members, preset, expected) in [
+        (logprobs, "openai", &[][..]),
+        (logprobs, "anthropic", &["top_logprobs", "logprobs"]),
+        (r#""include":["file_search_call.results"]"#, "openai", &["file_search_call.results"]),
+        (
+            r#""background":false,"truncation":"disabled","max_tool_calls":3,"stream_options":{}"#,
+            "openai",
+            &[],
+        ),
+        (r#""truncation":"auto","context_management":[]"#, "openai", &["truncation", "context_management"]),
+        (
+            r#""reasoning":{"mode":"pro","context":"all","summary":"auto"}"#,
+            "openai",
+            &["reasoning.context", "reasoning.mode"],
+        ),
+    ] {
+        assert_eq!(dropped(members, preset), expected, "{members} {preset}");
+    }
+}
+
+#[test]
+fn tools_without_a_definition_are_called_and_answered() {
+    let body = r#"{"tools":[{"type":"shell"},{"type":"apply_patch"},{"type":"local_shell"}],"tool_choice":{"type":"shell"},"input":[
+        {"role":"user","content":"x"},
+        {"type":"shell_call","id":"sh_1","call_id":"a","status":"completed","action":{"commands":["ls"],"timeout_ms":null,"max_output_length":null}},
+        {"type":"apply_patch_call","id":"apc_1","call_id":"b","status":"completed","operation":{"type":"delete_file","path":"p"}},
+        {"type":"local_shell_call","id":"lsh_1","call_id":"c","status":"completed","action":{"type":"exec","command":["ls"],"env":{}}},
+        {"type":"shell_call_output","call_id":"a","output":[{"stdout":"out","stderr":"err","outcome":{"type":"exit","exit_code":1}}]},
+        {"type":"apply_patch_call_output","call_id":"b","status":"failed","output":"no such file"},
+        {"type":"local_shell_call_output","id":"c","output":"done"}]}"#;
+    let read = responses_in::read(body).unwrap();
+    for (name, kind) in [
+        ("shell", ToolKind::Shell),
+        ("apply_patch", ToolKind::ApplyPatch),
+        ("local_shell", ToolKind::LocalShell),
+    ] {
+        assert_eq!((read.tools.0[name].kind, read.tools.0[name].name.as_str()), (kind, name));
+        assert!(read.request.tools.iter().any(|tool| tool.name == name), "{name}");
+    }
+    let expected = [
+        "User: x",
+        r#"Assistant: call a shell {"commands":["ls"],"max_output_length":null,"timeout_ms":null} | call b apply_patch {"path":"p","type":"delete_file"} | call c local_shell {"command":["ls"],"env":{},"type":"exec"} | "#,
+        r#"User: result a outerr {"type":"exit","exit_code":1} false | result b no such file true | result c done false | "#,
+    ];
+    let found: Vec<String> =
+        outline(&read.request.turns, false).iter().map(|line| line.replace('\n', " ")).collect();
+    assert_eq!(found, expected);
+    check("responses", "openai", "m", body, "/tool_choice/function/name", "\"shell\"");
+}
+
+#[test]
 fn responses_go_on_from_kept_items() {
     let first = r#"{"input":"one","instructions":"I"}"#;
     let first = responses_in::read(first).unwrap();
@@ -1028,6 +1098,14 @@ fn bad_fields_are_named() {
         ("responses", r#"{"input":"x","tools":[{"type":"namespace","name":"n","tools":[{"type":"function"}]}]}"#.into(), "tools[0].tools[0].name"),
         ("responses", r#"{"input":"x","prompt":{"id":"p"}}"#.into(), "prompt"),
         ("responses", r#"{"input":"x","conversation":"c"}"#.into(), "conversation"),
+        ("responses", r#"{"input":"x","background":true}"#.into(), "background"),
+        ("responses", r#"{"input":"x","background":"no"}"#.into(), "background"),
+        ("responses", r#"{"input":"x","include":"all"}"#.into(), "include"),
+        ("responses", r#"{"input":"x","include":[7]}"#.into(), "include[0]"),
+        ("responses", r#"{"input":"x","top_logprobs":"x"}"#.into(), "top_logprobs"),
+        ("responses", r#"{"input":"x","truncation":"some"}"#.into(), "truncation"),
+        ("responses", r#"{"input":"x","max_tool_calls":-1}"#.into(), "max_tool_calls"),
+        ("responses", r#"{"input":"x","stream_options":7}"#.into(), "stream_options"),
         ("responses", r#"{"input":"x","store":"no"}"#.into(), "store"),
         ("responses", r#"{"input":"x","instructions":[]}"#.into(), "instructions"),
         ("responses", r#"{"input":"x","reasoning":{"effort":7}}"#.into(), "reasoning.effort"),

@@ -148,14 +148,16 @@ fn the_cores_have_neither_clock_nor_dice_nor_sockets() {
 /// Server and proxy both write through `respond`.
 #[test]
 fn parts_know_only_what_is_below_them() {
-    let table: [(&str, &[&str]); 17] = [
+    let table: [(&str, &[&str]); 20] = [
         ("limits", &[]),
         ("secret", &[]),
         ("stderr", &[]),
         ("date", &[]),
         ("respond", &["date", "dialect", "http", "net"]),
         ("url", &[]),
-        ("cli", &[]),
+        ("cli", &["dialect"]),
+        ("health", &["config"]),
+        ("notify", &[]),
         ("http", &[]),
         ("dialect", &["provider"]),
         ("provider", &[]),
@@ -163,8 +165,9 @@ fn parts_know_only_what_is_below_them() {
         ("route", &["provider"]),
         ("config", &["provider"]),
         ("state_file", &["route"]),
-        ("proxy", &["config", "dialect", "http", "net", "provider", "respond", "route"]),
+        ("proxy", &["config", "date", "dialect", "http", "net", "provider", "respond", "route"]),
         ("server", &["config", "dialect", "http", "net", "provider", "proxy", "respond", "route"]),
+        ("explain", &["config", "dialect", "proxy", "route"]),
         ("check", &["config", "dialect", "http", "net", "provider", "proxy", "route"]),
     ];
     let sources = sources();

@@ -7,7 +7,7 @@ use ai_free_swap::dialect::answer::{
     ChatReader, ChatWriter, Echo, Fold, MessagesReader, MessagesWriter, Names, ReadError, Reader,
     ResponsesWriter, Writer,
 };
-use ai_free_swap::dialect::model::{Block, ClientTool, ClientTools, Event, Failure};
+use ai_free_swap::dialect::model::{Block, ClientTool, ClientTools, Event, Failure, ToolKind};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 
@@ -45,7 +45,7 @@ impl Grammar {
 fn writers() -> [Writer; 3] {
     let names = Names { provider_json: Some("\"p\"".into()), model_json: "\"m\"".into(), ..Names::default() };
     let mut tools = ClientTools::default();
-    let patch = ClientTool { name: "patch".into(), namespace: Some("n".into()), custom: true };
+    let patch = ClientTool { name: "patch".into(), namespace: Some("n".into()), kind: ToolKind::Custom };
     tools.0.insert("get_weather".into(), patch);
     [
         Writer::Chat(Box::new(ChatWriter::new(&names, true, tools.clone()))),

@@ -1,10 +1,10 @@
 //! One backend: what its preset, its keys and its key make of it. Knows no other backend.
 
 use super::item::{Item, natural, quoted};
+use super::quirks::quirks;
 use super::raw::Problem;
 use super::*;
 use crate::limits::{DEFAULT_MAX_TOKENS, EXTRA_HEADER_BYTES_MAX};
-use crate::provider::quirks::ThinkTags;
 use crate::provider::{self, Key, PRESETS, Preset};
 use std::net::IpAddr;
 
@@ -306,36 +306,4 @@ fn headers(item: &Item<'_>) -> Result<Vec<(String, Secret)>, Problem> {
         headers.push((name.to_owned(), Secret::new(text)));
     }
     Ok(headers)
-}
-
-fn quirks(item: &Item<'_>, preset: Quirks) -> Result<Quirks, Problem> {
-    let flag = |key: &str, preset: bool| Ok(item.get(key).boolean()?.unwrap_or(preset));
-    let dropped = item.get("drop_params");
-    let mut drop_params = Vec::new();
-    for param in dropped.items() {
-        let name = param.filled()?.unwrap_or_default();
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        {
-            return Err(param.problem("must be the name of a request parameter, such as `logit_bias`"));
-        }
-        if ["model", "messages", "stream"].contains(&name) {
-            return Err(param.problem("cannot be left out of a request; remove it here"));
-        }
-        drop_params.push(name.to_owned());
-    }
-    Ok(Quirks {
-        stream_options: flag("stream_options", preset.stream_options)?,
-        max_completion_tokens: flag("max_completion_tokens", preset.max_completion_tokens)?,
-        developer_role: flag("developer_role", preset.developer_role)?,
-        n: flag("n", preset.n)?,
-        drop_params: if dropped.is_null() { preset.drop_params } else { drop_params },
-        think_tags: match item.get("think_tags").filled()? {
-            None => preset.think_tags,
-            Some("none") => ThinkTags::None,
-            Some("leading") => ThinkTags::Leading,
-            Some("unopened") => ThinkTags::Unopened,
-            Some(_) => return Err(item.get("think_tags").problem("must be `none`, `leading` or `unopened`")),
-        },
-        written: preset.written,
-    })
 }

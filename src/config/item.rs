@@ -158,7 +158,8 @@ impl<'a> Item<'a> {
         let found = table.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
         found.map(|(_, value)| Some(*value)).ok_or_else(|| {
             let words: Vec<String> = table.iter().map(|(word, _)| format!("`{word}`")).collect();
-            self.problem(format!("must be {}", words.join(" or ")))
+            let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
+            self.problem(format!("must be {} or {last}", others.join(", ")))
         })
     }
 }

@@ -6,6 +6,7 @@
 
 mod backend;
 mod item;
+mod quirks;
 mod raw;
 mod resolve;
 

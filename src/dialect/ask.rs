@@ -2,9 +2,11 @@
 
 use super::chat::ChatRequest;
 use super::error::ApiError;
+use super::request::repair::Repairs;
 use super::splice::{Edit, insert_member};
 use super::top::Top;
 use super::unmark;
+use crate::provider::quirks::Quirks;
 use std::ops::Range;
 
 /// What a client speaks.
@@ -100,6 +102,20 @@ impl Ask {
     /// Whether a chat client asked for the usage chunk.
     pub fn include_usage(&self) -> bool {
         matches!(self, Self::Chat(request) if request.include_usage)
+    }
+
+    /// What of a chat request a provider with these quirks is known to refuse; `signature` knows thought signatures by
+    /// the id of their call.
+    pub fn repairs(
+        &self,
+        body: &[u8],
+        quirks: &Quirks,
+        signature: &dyn Fn(&str) -> Option<String>,
+    ) -> Repairs {
+        match self {
+            Self::Chat(request) if quirks.change_passing() => request.repairs(body, quirks, signature),
+            _ => Repairs::default(),
+        }
     }
 
     /// The edits for a backend of the same protocol.

@@ -3,9 +3,11 @@
 //! Everything else stays text: requests and answers pass through, with spans replaced (`splice`).
 
 use super::error::ApiError;
+use super::request::repair::{Place, Repairs, repairs};
 use super::skim;
 use super::splice::{Edit, insert_member, is_space};
 use super::top::{Top, flag};
+use crate::provider::quirks::Quirks;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::ops::Range;
@@ -22,6 +24,7 @@ pub struct ChatRequest {
     /// Where the value of `model` stands; `None` if there is no such key.
     model_span: Option<Range<usize>>,
     usage: UsageSwitch,
+    places: Vec<Place>,
 }
 
 /// How `stream_options.include_usage` can be switched on.
@@ -58,7 +61,17 @@ impl ChatRequest {
             (true, None) => (UsageSwitch::NoOptions, false),
             (true, Some(span)) => usage_switch(body, span)?,
         };
-        Ok(Self { model, stream, include_usage, model_span, usage })
+        Ok(Self { model, stream, include_usage, model_span, usage, places: top.places() })
+    }
+
+    /// What else has to change for a provider with these quirks; see [`repairs`].
+    pub fn repairs(
+        &self,
+        body: &[u8],
+        quirks: &Quirks,
+        signature: &dyn Fn(&str) -> Option<String>,
+    ) -> Repairs {
+        repairs(body, &self.places, quirks, signature)
     }
 
     /// The edits that make the body fit a backend: its model, and the usage chunk if it may be asked for.

@@ -2,6 +2,8 @@
 //!
 //! Chunks stay text; the framing around them is somebody else's.
 
+use super::answer::chat_read::thought_signature;
+use super::answer::json::some_text;
 use super::chat::{Answer, Message, Usage, answer_edit, present, says_something};
 use super::splice::{Edit, insert_member, is_space, pieces, span_of};
 use serde::Deserialize;
@@ -278,6 +280,44 @@ fn index(message: &str, call: &RawValue, n: usize) -> Option<Edit> {
     }
 }
 
+/// Hands on Gemini's thought signatures of a chunk or a whole answer, each with the id of its call.
+pub fn thought_signatures(data: &str, take: &mut dyn FnMut(&str, &str)) {
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        choices: Vec<Choice<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Choice<'a> {
+        #[serde(borrow, default)]
+        delta: Option<Said<'a>>,
+        #[serde(borrow, default)]
+        message: Option<Said<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Said<'a> {
+        #[serde(borrow, default)]
+        tool_calls: Option<Vec<Call<'a>>>,
+    }
+    #[derive(Deserialize)]
+    struct Call<'a> {
+        #[serde(borrow, default)]
+        id: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        extra_content: Option<&'a RawValue>,
+    }
+    if !data.contains("\"thought_signature\"") {
+        return;
+    }
+    let choices = serde_json::from_str::<Data<'_>>(data).map(|data| data.choices).unwrap_or_default();
+    let said = choices.into_iter().flat_map(|choice| [choice.delta, choice.message]).flatten();
+    for call in said.filter_map(|said| said.tool_calls).flatten() {
+        if let (Some(id), Some(signature)) = (some_text(call.id), thought_signature(call.extra_content)) {
+            take(&id, &signature);
+        }
+    }
+}
+
 /// Our fields for a whole answer: the text with `provider_name` and a missing `model` added.
 pub fn whole_with_fields(text: String, provider_json: Option<&str>, model_json: &str) -> Vec<u8> {
     match answer_edit(&text, provider_json, model_json) {
@@ -349,6 +389,27 @@ mod tests {
         assert_eq!(data, r#"{"provider_name":"p","model":"backend-m" }"#);
         let mut plain = ChatStream::new(None, r#""backend-m""#, false);
         assert_eq!(plain.event("", CHUNK), Step::Forward { data: CHUNK, content: true });
+    }
+
+    #[test]
+    fn thought_signatures_are_found_with_their_call() {
+        let call = |id: &str, extra: &str| format!(r#"{{"id":{id},"function":{{"name":"f"}}{extra}}}"#);
+        let signed = r#","extra_content":{"google":{"thought_signature":"s\n1"}}"#;
+        let other = r#","extra_content":{"google":{"thought":"\"thought_signature\""}}"#;
+        for key in ["delta", "message"] {
+            let calls = [
+                call("\"a\"", signed),
+                call("\"b\"", ""),
+                call("\"\"", signed),
+                call("null", signed),
+                call("\"c\"", other),
+            ];
+            let data = format!(r#"{{"choices":[{{"{key}":{{"tool_calls":[{}]}}}}]}}"#, calls.join(","));
+            let mut found = Vec::new();
+            thought_signatures(&data, &mut |id, signature| found.push((id.to_owned(), signature.to_owned())));
+            assert_eq!(found, [("a".to_owned(), "s\n1".to_owned())], "{key}");
+        }
+        thought_signatures(r#"{"thought_signature""#, &mut |_, _| panic!("no signature is there"));
     }
 
     #[test]

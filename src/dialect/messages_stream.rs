@@ -2,6 +2,7 @@
 
 use super::answer::{MessagesReader, ReadError, Truncated};
 use super::model::Usage;
+use super::skim;
 use super::splice::{insert_member, pieces, span_of};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -50,7 +51,8 @@ impl MessagesStream {
         self.stopped = self.reader.is_done();
         if name == "message_start" || (name.is_empty() && data.contains("message_start")) {
             let frame = serde_json::from_str::<Frame>(data).ok();
-            let object = frame.and_then(|frame| span_of(data, frame.message?.get()));
+            let message = frame.and_then(|frame| frame.message).filter(|message| !is_named(message.get()));
+            let object = message.and_then(|message| span_of(data, message.get()));
             let member = self.provider_json.as_ref().map(|json| format!("\"provider_name\":{json}"));
             if let (Some(object), Some(member)) = (object, member)
                 && let Some(edit) = insert_member(data.as_bytes(), object, &member)
@@ -106,8 +108,16 @@ impl MessagesStream {
     }
 }
 
+/// Whether a message names its provider: another ai-free-swap behind this one knows better who answered.
+fn is_named(message: &str) -> bool {
+    message.contains("provider_name")
+        && skim::members(message.as_bytes())
+            .is_ok_and(|members| members.iter().any(|member| member.key == "provider_name"))
+}
+
 /// Our field for a whole message.
 pub fn whole_with_provider(text: String, provider_json: Option<&str>) -> Vec<u8> {
+    let provider_json = provider_json.filter(|_| !is_named(&text));
     let member = provider_json.map(|json| format!("\"provider_name\":{json}"));
     match member.and_then(|member| insert_member(text.as_bytes(), 0..text.len(), &member)) {
         Some(edit) => pieces(text.as_bytes(), &mut [edit]).concat(),
@@ -147,6 +157,18 @@ mod tests {
             r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#;
         stream.event("message_delta", delta).unwrap();
         assert_eq!(stream.end(false), Ok(Some(("message_stop", r#"{"type":"message_stop"}"#))));
+    }
+
+    #[test]
+    fn a_message_that_names_its_provider_keeps_the_name() {
+        let named = START.replace("{\"id\"", "{\"id\":\"a\",\"provider_name\":\"theirs\",\"id2\"");
+        let mut stream = MessagesStream::new(Some(r#""p""#));
+        assert_eq!(stream.event("message_start", &named), Ok(Some(("message_start", &*named))));
+        let whole = r#"{"provider_name":null,"content":[]}"#;
+        assert_eq!(whole_with_provider(whole.into(), Some(r#""p""#)), whole.as_bytes());
+        let inside = r#"{"content":[{"provider_name":"x"}]}"#;
+        let expected = r#"{"provider_name":"p","content":[{"provider_name":"x"}]}"#;
+        assert_eq!(whole_with_provider(inside.into(), Some(r#""p""#)), expected.as_bytes());
     }
 
     #[test]

@@ -220,8 +220,31 @@ pub struct ClientTool {
     pub name: String,
     /// The namespace it is in (Responses).
     pub namespace: Option<String>,
+    /// What it is there; for the target all are functions.
+    pub kind: ToolKind,
+}
+
+/// What a tool is to the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ToolKind {
+    /// A function.
+    #[default]
+    Function,
     /// Free text instead of JSON: the target's function has one string property `input`.
-    pub custom: bool,
+    Custom,
+    /// Responses' `local_shell`.
+    LocalShell,
+    /// Responses' `shell`.
+    Shell,
+    /// Responses' `apply_patch`, not the custom tool of that name.
+    ApplyPatch,
+}
+
+impl ClientTool {
+    /// Whether it takes free text.
+    pub fn is_custom(&self) -> bool {
+        self.kind == ToolKind::Custom
+    }
 }
 
 /// What a model says, in the order it says it: `Start (Open Delta* Close)* (Finish | Failed)`, blocks never overlap.
@@ -243,6 +266,10 @@ pub enum Event<'a> {
     Open(Block<'a>),
     /// A piece of the open block: text, reasoning, refusal, or a tool's arguments as raw JSON text; never empty.
     Delta(&'a str),
+    /// Where some of the text comes from. Anywhere between start and end, mostly in its block.
+    Cited(Citation<'a>),
+    /// The log probabilities of the next piece of text: OpenAI's objects, one for each token, parted by commas.
+    Logprobs(&'a str),
     /// The open block ends. `signature` is that of a thinking block, if it has one.
     Close {
         /// Proof of origin.
@@ -265,6 +292,19 @@ pub enum Event<'a> {
         /// For people.
         message: &'a str,
     },
+}
+
+/// A page that some of the text comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Citation<'a> {
+    /// Its address.
+    pub url: &'a str,
+    /// Its title, empty if it has none.
+    pub title: &'a str,
+    /// First character of what comes from there, counted over all text of the answer.
+    pub start: u64,
+    /// The character behind the last one.
+    pub end: u64,
 }
 
 /// Why an answer broke off, as far as the protocols have names for it.

@@ -1,6 +1,7 @@
 //! The top level of a request body, with the errors that clients read.
 
 use super::error::ApiError;
+use super::request::repair::Place;
 use super::skim::{self, Member};
 use super::splice::is_space;
 use std::ops::Range;
@@ -37,6 +38,11 @@ impl<'a> Top<'a> {
                 Err(ApiError::new(400, format!("The body has `{key}` twice; send it once.")).param(key))
             }
         }
+    }
+
+    /// Where its members stand.
+    pub(super) fn places(&self) -> Vec<Place> {
+        Place::of(self.body, &self.members)
     }
 
     /// A string; null and absent are `None`.

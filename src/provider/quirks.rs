@@ -1,10 +1,15 @@
 //! What a provider's chat endpoint refuses, as data. Knows names of parameters, not how to send or drop them.
 
+use std::borrow::Cow;
+
+/// A word of a protocol: from the table, or from the configuration.
+pub type Word = Cow<'static, str>;
+
 /// What may be sent to one backend's OpenAI-compatible endpoint without a refusal.
 ///
 /// From the vendors' documentation where it says so; an undocumented ability counts as absent. The configuration
 /// overrides single fields.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Quirks {
     /// `stream_options.include_usage` is accepted.
     pub stream_options: bool,
@@ -20,6 +25,21 @@ pub struct Quirks {
     pub think_tags: ThinkTags,
     /// How a request looks that we write.
     pub written: Written,
+    /// What of it holds for a chat request that goes through, too.
+    pub passing: Passing,
+}
+
+/// What is changed in a chat request that goes through as it came, because the provider is known to refuse it
+/// otherwise. Beside it, what [`Written`] says of ids, schemas, signatures and the like: that is known as well where it
+/// is not what nearly everyone takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passing {
+    /// Top-level parameters to leave out.
+    pub drop_params: Vec<String>,
+    /// The only name of the output limit, `max_tokens` or `max_completion_tokens`; `None`: either will do.
+    pub limit: Option<&'static str>,
+    /// The role `developer` becomes `system`.
+    pub no_developer: bool,
 }
 
 /// What a backend does with `<think>` tags in the text of an answer.
@@ -34,8 +54,8 @@ pub enum ThinkTags {
     Unopened,
 }
 
-/// What a request must look like that is translated and not passed through; there the client takes care of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a request must look like.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     /// Ids of tool calls.
     pub tool_ids: ToolIds,
@@ -46,13 +66,15 @@ pub struct Written {
     /// `strict` in tools is understood.
     pub strict: bool,
     /// Words to leave out of JSON schemas; `const` becomes an `enum`.
-    pub schema_drop: &'static [&'static str],
+    pub schema_drop: Vec<Word>,
+    /// In JSON schemas, arrays must say what their `items` are, and `required` may only name `properties`, each once.
+    pub schema_tidy: bool,
     /// `content` beside tool calls may be null; if not, it is `""`.
     pub null_content: bool,
     /// Where reasoning has to come back beside tool calls.
     pub reasoning_echo: Option<&'static str>,
     /// Words that `reasoning_effort` knows, ascending; none: it is not sent.
-    pub efforts: &'static [&'static str],
+    pub efforts: Vec<&'static str>,
     /// Gemini's thought signatures have to come back with tool calls.
     pub thought_signatures: bool,
     /// A user message may follow a tool message.
@@ -66,16 +88,31 @@ pub struct Written {
     /// `response_format` knows `json_schema`.
     pub json_schema: bool,
     /// Parameters under another name.
-    pub renamed: &'static [(&'static str, &'static str)],
+    pub renamed: Vec<(Word, Word)>,
     /// The flag of a last assistant message that is to be continued.
     pub prefill: Option<&'static str>,
     /// Sent if the client gives no output limit.
     pub max_tokens_default: Option<u32>,
     /// Most that is sent.
     pub max_tokens_cap: Option<u32>,
+    /// Values of `temperature` that are taken; others become the nearest of them.
+    pub temperature: Option<Bounds>,
+    /// The same of `top_p`.
+    pub top_p: Option<Bounds>,
     /// The same for Anthropic's protocol.
     pub messages: Messages,
 }
+
+/// The least and the largest value of a number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Bounds {
+    pub least: f64,
+    pub most: f64,
+}
+
+/// The words that `reasoning_effort` may know anywhere, ascending.
+pub const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
 /// What a model takes in Anthropic's protocol (anthropic-messages §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,20 +159,23 @@ const COMMON: Written = Written {
     tool_choice: ToolChoices::All,
     single_calls: false,
     strict: false,
-    schema_drop: &[],
+    schema_drop: Vec::new(),
+    schema_tidy: false,
     null_content: true,
     reasoning_echo: None,
-    efforts: &[],
+    efforts: Vec::new(),
     thought_signatures: false,
     user_after_tool: true,
     files: false,
     top_k: false,
     stop_max: 4,
     json_schema: true,
-    renamed: &[],
+    renamed: Vec::new(),
     prefill: None,
     max_tokens_default: None,
     max_tokens_cap: None,
+    temperature: None,
+    top_p: None,
     messages: Messages {
         adaptive: false,
         thinking: true,
@@ -162,38 +202,39 @@ fn written(name: &str, model: &str) -> Written {
             files: true,
             // Other models refuse the parameter.
             efforts: if starts(&["gpt-5", "gpt-6"]) {
-                &["minimal", "low", "medium", "high"]
+                vec!["minimal", "low", "medium", "high"]
             } else if starts(&["o1", "o3", "o4"]) {
-                THREE
+                THREE.to_vec()
             } else {
-                &[]
+                Vec::new()
             },
             ..common
         },
         "gemini" => Written {
             thought_signatures: true,
-            schema_drop: &[
+            schema_drop: words(&[
                 "$schema",
                 "$id",
                 "$comment",
                 "additionalProperties",
                 "uniqueItems",
                 "propertyNames",
-            ],
+            ]),
+            schema_tidy: true,
             efforts: if starts(&["gemini-2.5"]) {
-                THREE
+                THREE.to_vec()
             } else if starts(&["gemini-3"]) {
-                &["low", "high"]
+                vec!["low", "high"]
             } else {
-                &[]
+                Vec::new()
             },
             ..common
         },
         "groq" | "sambanova" | "together" | "fireworks" | "deepinfra" | "ollama" => {
-            Written { efforts: open_weights, ..common }
+            Written { efforts: open_weights.to_vec(), ..common }
         }
         "cerebras" => Written {
-            efforts: open_weights,
+            efforts: open_weights.to_vec(),
             // It reserves the whole value against the minute's quota, 16384 if there is none.
             max_tokens_default: Some(4096),
             max_tokens_cap: Some(16384),
@@ -202,40 +243,56 @@ fn written(name: &str, model: &str) -> Written {
         "mistral" | "codestral" => Written {
             tool_ids: ToolIds::Nine,
             user_after_tool: false,
-            renamed: &[("seed", "random_seed")],
+            renamed: vec![("seed".into(), "random_seed".into())],
             prefill: Some("prefix"),
+            temperature: Some(Bounds { least: 0.0, most: 1.5 }),
             ..common
         },
-        "cohere" => Written { schema_drop: &["$schema", "additionalProperties"], ..common },
+        "cohere" => Written { schema_drop: words(&["$schema", "additionalProperties"]), ..common },
         // The default limit of many models is 256.
         "cloudflare" => Written { null_content: false, max_tokens_default: Some(8192), ..common },
         "openrouter" => Written {
             strict: true,
             files: true,
             top_k: true,
-            efforts: &["none", "minimal", "low", "medium", "high", "xhigh"],
+            efforts: vec!["none", "minimal", "low", "medium", "high", "xhigh"],
             ..common
         },
-        "grok" if starts(&["grok-3-mini"]) => Written { efforts: &["low", "high"], ..common },
+        "grok" if starts(&["grok-3-mini"]) => Written { efforts: vec!["low", "high"], ..common },
         "deepseek" => Written {
             reasoning_echo: Some("reasoning_content"),
             json_schema: false,
-            efforts: &["low", "high", "max"],
+            efforts: vec!["low", "high", "max"],
             ..common
         },
         "moonshot" => Written {
             reasoning_echo: Some("reasoning_content"),
             prefill: Some("partial"),
             tool_choice: if starts(&["kimi-k2"]) { ToolChoices::AutoNone } else { ToolChoices::All },
-            efforts: if starts(&["kimi-k3"]) { &["low", "high", "max"] } else { &[] },
+            efforts: if starts(&["kimi-k3"]) { vec!["low", "high", "max"] } else { Vec::new() },
             ..common
         },
-        "zai" => Written { tool_choice: ToolChoices::Auto, ..common },
-        "minimax" => Written { tool_choice: ToolChoices::Auto, json_schema: false, ..common },
+        "zai" => Written {
+            tool_choice: ToolChoices::Auto,
+            temperature: Some(Bounds { least: 0.0, most: 1.0 }),
+            top_p: Some(Bounds { least: 0.01, most: 1.0 }),
+            ..common
+        },
+        "minimax" => Written {
+            tool_choice: ToolChoices::Auto,
+            json_schema: false,
+            // Zero itself is refused.
+            temperature: Some(Bounds { least: 0.01, most: 1.0 }),
+            ..common
+        },
         "nvidia" => Written { single_calls: true, ..common },
         "llamacpp" | "vllm" | "lmstudio" => Written { top_k: true, ..common },
         _ => common,
     }
+}
+
+fn words(words: &[&'static str]) -> Vec<Word> {
+    words.iter().copied().map(Cow::Borrowed).collect()
 }
 
 /// By the version in a Claude model's name (`claude-3-7-sonnet-…`, `claude-opus-4-8`); one without is the newest.
@@ -272,7 +329,11 @@ const OPENAI_ONLY: &[&str] = &[
     "modalities",
     "prediction",
 ];
+/// Those of them that Mistral's description has.
+const MISTRAL_KNOWS: &[&str] = &["metadata", "prediction"];
 const UNDOCUMENTED: &[&str] = &["reasoning_effort"];
+/// Models of xAI that reason refuse these.
+const GROK_FIXED: &[&str] = &["stop", "presence_penalty", "frequency_penalty"];
 /// Kimi models fix these and refuse any other value.
 const KIMI_FIXED: &[&str] = &["temperature", "top_p", "n", "presence_penalty", "frequency_penalty"];
 
@@ -296,7 +357,11 @@ static TABLE: &[Row] = &[
         drop: &["logprobs", "top_logprobs", "logit_bias"],
     },
     // `stream_options` brought 400 and 422 in 2025; usage comes without it.
-    Row { names: &["mistral", "codestral"], max_completion_tokens: false, stream_options: false, developer_role: false, n: true, drop: &[] },
+    // Every name that is not in its description is a 422.
+    Row {
+        names: &["mistral", "codestral"], max_completion_tokens: false, stream_options: false, developer_role: false, n: true,
+        drop: &["logit_bias", "logprobs", "top_logprobs", "user"],
+    },
     Row {
         names: &["cohere"], max_completion_tokens: false, stream_options: true, developer_role: true, n: false,
         drop: &["top_k", "logit_bias", "top_logprobs", "parallel_tool_calls", "user"],
@@ -342,6 +407,9 @@ impl Quirks {
         // Regional and hosted variants are called `NAME-REGION` and refuse the same.
         let name = preset.map_or("", |name| name.split('-').next().unwrap_or(name));
         if name == "openai" {
+            let written = written(name, model);
+            // The models that reason refuse the older name.
+            let limit = (!written.efforts.is_empty()).then_some("max_completion_tokens");
             return Quirks {
                 stream_options: true,
                 max_completion_tokens: true,
@@ -349,24 +417,81 @@ impl Quirks {
                 n: true,
                 drop_params: Vec::new(),
                 think_tags: ThinkTags::None,
-                written: written(name, model),
+                written,
+                passing: Passing { limit, ..Passing::default() },
             };
         }
         let row = TABLE.iter().find(|row| row.names.contains(&name));
         // OpenRouter drops what the chosen sub-provider does not know.
         let common: &[&str] = if name == "openrouter" { &[] } else { OPENAI_ONLY };
-        let fixed = if name == "moonshot" && model.starts_with("kimi-") { KIMI_FIXED } else { &[] };
+        let fixed: &[&str] = match name {
+            "moonshot" if model.starts_with("kimi-") => KIMI_FIXED,
+            "grok" if grok_reasons(model) => GROK_FIXED,
+            _ => &[],
+        };
         let own = row.map_or(UNDOCUMENTED, |row| row.drop);
+        let drop_params = [common, own, fixed].concat();
+        let refused: Vec<&str> = match name {
+            // They refuse every name that they do not know.
+            "gemini" | "cerebras" | "cohere" => drop_params.clone(),
+            "mistral" | "codestral" => {
+                drop_params.iter().copied().filter(|name| !MISTRAL_KNOWS.contains(name)).collect()
+            }
+            "groq" | "zai" => own.to_vec(),
+            _ => fixed.to_vec(),
+        };
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
         Quirks {
             stream_options: row.is_none_or(|row| row.stream_options),
             max_completion_tokens: row.is_some_and(|row| row.max_completion_tokens),
             developer_role: row.is_some_and(|row| row.developer_role),
             n: row.is_some_and(|row| row.n),
             think_tags: if TAGGED.contains(&name) { ThinkTags::Leading } else { ThinkTags::None },
-            drop_params: [common, own, fixed].concat().into_iter().map(str::to_owned).collect(),
+            drop_params: owned(drop_params),
             written: written(name, model),
+            passing: Passing {
+                drop_params: owned(refused),
+                limit: row.filter(|row| !row.max_completion_tokens).map(|_| "max_tokens"),
+                no_developer: row.is_some_and(|row| !row.developer_role),
+            },
         }
     }
+
+    /// Whether a chat request that goes through may have to be changed; if not, it need not be looked at.
+    pub fn change_passing(&self) -> bool {
+        let Passing { drop_params, limit, no_developer } = &self.passing;
+        let written = &self.written;
+        let top = !drop_params.is_empty()
+            || limit.is_some()
+            || !written.renamed.is_empty()
+            || written.single_calls
+            || written.tool_choice != ToolChoices::All
+            || !written.json_schema
+            || written.temperature.is_some()
+            || written.top_p.is_some();
+        top || *no_developer || written.change_messages() || written.clean_schemas()
+    }
+}
+
+impl Written {
+    /// Whether messages with tool calls may have to be changed in a chat request that goes through.
+    pub fn change_messages(&self) -> bool {
+        self.tool_ids == ToolIds::Nine
+            || !self.user_after_tool
+            || !self.null_content
+            || self.reasoning_echo.is_some()
+            || self.thought_signatures
+    }
+
+    /// Whether JSON schemas may have to be changed.
+    pub fn clean_schemas(&self) -> bool {
+        self.schema_tidy || !self.schema_drop.is_empty()
+    }
+}
+
+fn grok_reasons(model: &str) -> bool {
+    let reasoning = ["grok-3-mini", "grok-4", "grok-code"].iter().any(|prefix| model.starts_with(prefix));
+    reasoning && !model.contains("non-reasoning")
 }
 
 #[cfg(test)]
@@ -413,11 +538,41 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_through_is_changed_only_where_it_would_be_refused() {
+        for (preset, model, params, limit, no_developer) in [
+            (None, "m", &[][..], None, false),
+            (Some("openrouter"), "m", &[], None, false),
+            (Some("openai"), "gpt-4.1", &[], None, false),
+            (Some("openai"), "o3", &[], Some("max_completion_tokens"), false),
+            (Some("groq"), "m", &["logprobs", "top_logprobs", "logit_bias"], None, false),
+            (Some("together"), "m", &[], Some("max_tokens"), true),
+            (Some("grok"), "grok-4-fast-non-reasoning", &[], None, false),
+            (Some("grok"), "grok-4", GROK_FIXED, None, false),
+            (Some("moonshot"), "kimi-k3", KIMI_FIXED, None, true),
+        ] {
+            let quirks = Quirks::of(preset, model);
+            let drop_params = params.iter().copied().map(str::to_owned).collect();
+            assert_eq!(quirks.passing, Passing { drop_params, limit, no_developer }, "{preset:?} {model}");
+        }
+        for (preset, changes) in [
+            (None, false),
+            (Some("openrouter"), false),
+            (Some("ovh"), false),
+            (Some("gemini"), true),
+            (Some("nvidia"), true),
+            (Some("minimax"), true),
+        ] {
+            assert_eq!(Quirks::of(preset, "m").change_passing(), changes, "{preset:?}");
+        }
+    }
+
+    #[test]
     fn requests_are_written_for_the_model() {
         let of = |preset, model| Quirks::of(Some(preset), model).written;
         assert_eq!(of("groq", "openai/gpt-oss-120b").efforts, THREE);
         assert_eq!(of("groq", "llama-3.3-70b-versatile").efforts, [""; 0]);
         assert_eq!(of("openai", "gpt-4.1").efforts, [""; 0]);
+        assert_eq!(of("minimax", "m").temperature, Some(Bounds { least: 0.01, most: 1.0 }));
         assert_eq!(of("mistral", "m").tool_ids, ToolIds::Nine);
         assert_eq!(of("moonshot", "kimi-k2-thinking").tool_choice, ToolChoices::AutoNone);
         assert_eq!(Quirks::of(None, "m").written, COMMON);

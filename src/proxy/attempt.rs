@@ -9,7 +9,7 @@ use crate::config::Protocol;
 use crate::dialect::answer::{Fold, MessagesReader, ReadError};
 use crate::dialect::ask::Dialect;
 use crate::dialect::chat::{Usage, Whole, judge_whole};
-use crate::dialect::chat_stream::whole_with_fields;
+use crate::dialect::chat_stream::{thought_signatures, whole_with_fields};
 use crate::dialect::messages_stream::whole_with_provider;
 use crate::http::head::ResponseHead;
 use crate::http::sse::SseParser;
@@ -251,6 +251,9 @@ fn whole_answer(
     let (Whole::Content(usage) | Whole::Empty(usage)) = judged else {
         return Err(no_answer(judged, text, head, upstream, job));
     };
+    if upstream.quirks.written.thought_signatures {
+        thought_signatures(&text, &mut |id, signature| job.signatures.remember(id, signature));
+    }
     let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
     said(Answer::Whole(bytes, usage), matches!(judged, Whole::Content(_)))
 }

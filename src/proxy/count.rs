@@ -13,12 +13,13 @@ use crate::net::deadline::with_deadline;
 use crate::respond::Reply;
 use std::time::Instant;
 
-/// Answers `count_tokens` of Messages and `input_tokens` of Responses.
+/// Answers `count_tokens` of Messages and `input_tokens` of Responses. `id` is the request's name in the log.
 pub async fn count_tokens(
     state: &State,
     dialect: Dialect,
     body: impl AsRef<[u8]>,
     fields: &ClientFields,
+    id: &str,
 ) -> Reply {
     let body = body.as_ref();
     let told = |error: ApiError| Reply::error(&error, dialect);
@@ -29,7 +30,7 @@ pub async fn count_tokens(
     };
     if dialect == Dialect::Messages
         && let Some(counted) =
-            with_deadline(Instant::now() + COUNT_TIME, ask_backend(state, &ask, body, fields))
+            with_deadline(Instant::now() + COUNT_TIME, ask_backend(state, &ask, body, fields, id))
                 .await
                 .ok()
                 .flatten()
@@ -52,7 +53,13 @@ pub async fn count_tokens(
 }
 
 /// The answer of the backend that would be asked first, if it speaks Anthropic's protocol and knows.
-async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientFields) -> Option<Vec<u8>> {
+async fn ask_backend(
+    state: &State,
+    ask: &Ask,
+    body: &[u8],
+    fields: &ClientFields,
+    id: &str,
+) -> Option<Vec<u8>> {
     let plan = state.plan(ask.model(), body.len(), || None, || None);
     let backend = plan.walk.first(&state.ledger(), Instant::now())?;
     let upstream = state.upstreams.get(backend)?;
@@ -61,6 +68,7 @@ async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientField
         return None;
     }
     let job = Job {
+        id,
         ask,
         body,
         reading: None,

@@ -4,6 +4,7 @@ use super::attempt::{Answer, broken, judge};
 use super::lease::Lease;
 use super::relay::{Relay, State as StreamState};
 use super::state::State;
+use super::stats::Outcome;
 use super::{LogLine, keep_alive};
 use crate::dialect::error::ApiError;
 use crate::limits::{KEEP_ALIVE_TIME, STREAM_SILENCE_TIME};
@@ -19,6 +20,8 @@ pub struct Answered<'a> {
     pub lease: Lease<'a>,
     /// What it brought.
     pub answer: Answer,
+    /// What it is counted as, if it comes to its end.
+    pub outcome: Outcome,
     /// Header fields beyond the usual.
     pub headers: Vec<(&'static str, String)>,
     /// The items of the conversation, if the response is to be kept with them.
@@ -30,9 +33,9 @@ pub async fn deliver(
     state: &State,
     answered: Answered<'_>,
     out: &mut Responder<'_>,
-    log: &LogLine<'_>,
+    log: LogLine<'_>,
 ) -> io::Result<Option<Relay>> {
-    let Answered { mut lease, answer, headers, keep } = answered;
+    let Answered { mut lease, answer, outcome, headers, keep } = answered;
     let mut relay = match answer {
         Answer::Whole(body, usage) => {
             if let (Some(items), Ok(response)) = (keep, str::from_utf8(&body)) {
@@ -41,7 +44,8 @@ pub async fn deliver(
             // Nothing of it runs any more, however long the client takes to read it.
             lease.settle(usage);
             let sent = out.whole(&Reply { status: 200, headers, body }).await;
-            log.write("200", usage);
+            let outcome = if sent.is_ok() { outcome } else { Outcome::ClientLeft };
+            log.write(outcome, "200", usage);
             return sent.map(|()| None);
         }
         Answer::Stream(relay) => *relay,
@@ -69,11 +73,11 @@ pub async fn deliver(
     out.end_stream(&last).await?;
     match verdict {
         None => {
-            log.write("200", relay.usage());
+            log.write(outcome, "200", relay.usage());
             Ok(Some(relay))
         }
         Some(verdict) => {
-            log.write(&format!("200, broke off: {verdict}"), relay.usage());
+            log.write(Outcome::BrokeOff, &format!("200, broke off: {verdict}"), relay.usage());
             Ok(None)
         }
     }

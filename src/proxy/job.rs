@@ -109,6 +109,8 @@ impl<'a> Reading<'a> {
 
 /// A request as one attempt sees it.
 pub struct Job<'a> {
+    /// Its name in the log.
+    pub id: &'a str,
     /// What is known of it.
     pub ask: &'a Ask,
     /// Its text.
@@ -163,7 +165,26 @@ impl Job<'_> {
 
     /// The edits of a request that goes through.
     pub fn edits(&self, upstream: &Upstream) -> Vec<Edit> {
-        self.ask.edits(self.body, &upstream.model_json, upstream.quirks.stream_options)
+        let mut edits = self.ask.edits(self.body, &upstream.model_json, upstream.quirks.stream_options);
+        if upstream.protocol() == Protocol::OpenAi && self.passes(upstream) {
+            let signature = |id: &str| self.signatures.of(id);
+            let repairs = self.ask.repairs(self.body, &upstream.quirks, &signature);
+            edits.extend(repairs.edits);
+            self.note_dropped(upstream, &repairs.dropped);
+        }
+        edits
+    }
+
+    fn note_dropped(&self, upstream: &Upstream, dropped: &[String]) {
+        if !dropped.is_empty() {
+            let names = dropped.join(", ");
+            log::debug!(
+                "[{}] {}: not said to this backend: {}",
+                self.id,
+                upstream.name,
+                names.escape_debug()
+            );
+        }
     }
 
     /// The request in the backend's words, if it cannot go through.
@@ -179,9 +200,7 @@ impl Job<'_> {
             Protocol::OpenAi => chat_out::write(&reading.request, &target),
             Protocol::Anthropic => messages_out::write(&reading.request, &target),
         };
-        if !dropped.is_empty() {
-            log::debug!("{}: not said to this backend: {}", upstream.name, dropped.join(", ").escape_debug());
-        }
+        self.note_dropped(upstream, &dropped);
         Some(body)
     }
 
@@ -254,11 +273,12 @@ impl Job<'_> {
         let provider = self.provider_json(upstream);
         match self.ask.dialect() {
             Dialect::Messages => Lane::Messages(Box::new(MessagesStream::new(provider))),
-            _ => Lane::Chat(Box::new(ChatStream::new(
-                provider,
-                &upstream.model_json,
-                self.ask.include_usage(),
-            ))),
+            _ => {
+                let include_usage = self.ask.include_usage();
+                let stream = ChatStream::new(provider, &upstream.model_json, include_usage);
+                let signed = upstream.quirks.written.thought_signatures;
+                Lane::Chat(Box::new(stream), signed.then(|| Arc::clone(self.signatures)))
+            }
         }
     }
 

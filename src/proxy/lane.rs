@@ -3,7 +3,7 @@
 use super::signatures::Signatures;
 use crate::dialect::answer::{MessagesReader, MessagesWriter, Names, ReadError, Reader, Truncated, Writer};
 use crate::dialect::chat::{Usage, Whole, judge_whole};
-use crate::dialect::chat_stream::{ChatStream, Step, whole_as_chunks};
+use crate::dialect::chat_stream::{ChatStream, Step, thought_signatures, whole_as_chunks};
 use crate::dialect::error::ApiError;
 use crate::dialect::messages_stream::MessagesStream;
 use crate::dialect::model::{self, ClientTools, Event};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 /// How a stream is passed on.
 pub enum Lane {
-    /// Chat to chat: chunks go through.
-    Chat(Box<ChatStream>),
+    /// Chat to chat: chunks go through. Signatures are remembered where they have to come back.
+    Chat(Box<ChatStream>, Option<Arc<Signatures>>),
     /// Messages to messages: events go through.
     Messages(Box<MessagesStream>),
     /// Anything else: read and written anew.
@@ -57,8 +57,13 @@ impl Lane {
     /// Takes one event; frames for the client go to `out`.
     pub fn event(&mut self, name: &str, data: &str, out: &mut Vec<u8>) -> Taken {
         match self {
-            Self::Chat(chat) => match chat.event(name, data) {
-                Step::Forward { data, .. } => push_event(out, "", data),
+            Self::Chat(chat, signatures) => match chat.event(name, data) {
+                Step::Forward { data, .. } => {
+                    if let Some(signatures) = signatures {
+                        thought_signatures(data, &mut |id, signature| signatures.remember(id, signature));
+                    }
+                    push_event(out, "", data);
+                }
                 Step::Hide => {}
                 Step::Done => return Taken::Done,
                 Step::Error => return Taken::Error(data.to_owned()),
@@ -82,7 +87,7 @@ impl Lane {
     pub fn whole(&mut self, text: &str, out: &mut Vec<u8>) -> Option<Taken> {
         let is_chat = || matches!(judge_whole(text), Whole::Content(_) | Whole::Empty(_));
         match self {
-            Self::Chat(_) => {
+            Self::Chat(..) => {
                 let chunks = whole_as_chunks(text).filter(|_| is_chat())?;
                 let mut taken = Taken::Passed;
                 for chunk in chunks {
@@ -121,7 +126,7 @@ impl Lane {
     /// The provider's body has ended, or said that it will: writes what the client is still owed.
     pub fn end(&mut self, framed: bool, out: &mut Vec<u8>) -> Result<(), Truncated> {
         match self {
-            Self::Chat(chat) => {
+            Self::Chat(chat, _) => {
                 chat.check_end(framed).map_err(|_| Truncated)?;
                 for owed in chat.end() {
                     push_event(out, "", &owed);
@@ -141,7 +146,7 @@ impl Lane {
     /// Tells the client, in the stream, that it broke off.
     pub fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
         match self {
-            Self::Chat(_) => push_event(out, "", &error.to_openai()),
+            Self::Chat(..) => push_event(out, "", &error.to_openai()),
             Self::Messages(_) => push_event(out, "error", &error.to_anthropic()),
             Self::Translated(lane) => write_failure(&mut lane.writer, error, out),
         }
@@ -150,7 +155,7 @@ impl Lane {
     /// Whether something has been said, so that the client may see it.
     pub fn has_content(&self) -> bool {
         match self {
-            Self::Chat(chat) => chat.has_content(),
+            Self::Chat(chat, _) => chat.has_content(),
             Self::Messages(messages) => messages.has_content(),
             Self::Translated(lane) => lane.reader.has_content(),
         }
@@ -158,7 +163,7 @@ impl Lane {
 
     fn is_done(&self) -> bool {
         match self {
-            Self::Chat(_) => false,
+            Self::Chat(..) => false,
             Self::Messages(messages) => messages.is_done(),
             Self::Translated(lane) => lane.reader.is_done(),
         }
@@ -167,7 +172,7 @@ impl Lane {
     /// Whether the answer is complete, so that a lost connection loses nothing.
     pub fn is_finished(&self) -> bool {
         match self {
-            Self::Chat(chat) => chat.is_finished(),
+            Self::Chat(chat, _) => chat.is_finished(),
             Self::Messages(messages) => messages.is_finished(),
             Self::Translated(lane) => lane.reader.is_finished(),
         }
@@ -176,7 +181,7 @@ impl Lane {
     /// The usage told so far.
     pub fn usage(&self) -> Option<Usage> {
         match self {
-            Self::Chat(chat) => chat.usage(),
+            Self::Chat(chat, _) => chat.usage(),
             Self::Messages(messages) => messages.usage().map(counted),
             Self::Translated(lane) => lane.reader.usage().map(counted),
         }

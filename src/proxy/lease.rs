@@ -60,6 +60,7 @@ impl<'a> Lease<'a> {
         } else {
             log::debug!("[{id}] {name}: {verdict}");
         }
+        state.stats.failed(self.ticket.backend, verdict, Instant::now());
         let noted = state.ledger().failure(self.ticket, verdict, Instant::now(), &mut fastrand::Rng::new());
         if noted.first {
             log::warn!("backend {name}: {verdict}");

@@ -10,10 +10,13 @@ pub mod demo;
 pub mod job;
 pub mod lane;
 pub mod lease;
+pub mod metrics;
 pub mod relay;
 pub mod search;
 pub mod signatures;
 pub mod state;
+pub mod stats;
+pub mod status;
 pub mod store;
 pub mod upstream;
 
@@ -32,6 +35,7 @@ use crate::respond::{Reply, Responder};
 use job::ClientFields;
 use lane::write_failure;
 use search::{Call, Found, Refusal, Search};
+use stats::{Outcome, RequestCount};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,11 +52,13 @@ pub async fn answer(
     out: &mut Responder<'_>,
 ) -> io::Result<Option<Relay>> {
     let start = Instant::now();
+    let mut count = state.stats.request(dialect);
     let asked = Ask::parse(dialect, body.as_ref()).and_then(|ask| Ok((history(state, &ask)?, ask)));
     let (history, ask) = match asked {
         Ok(asked) => asked,
         Err(error) => {
             log::info!("[{}] {} refused: {}", out.id(), dialect.name(), error.message);
+            count.ended(Outcome::ClientError, None);
             return out.whole(&Reply::error(&error, dialect)).await.map(|()| None);
         }
     };
@@ -62,16 +68,19 @@ pub async fn answer(
     let found = find(Search::new(state, call), ask.stream(), out).await?;
     // Nothing can be tried again from here on.
     drop(body);
-    let mut log = LogLine { id: out.id(), dialect, model, backend: "-", attempts: found.attempts, start };
+    let mut log =
+        LogLine { id: out.id(), dialect, model, backend: "-", attempts: found.attempts, start, count };
     match found.answer {
         Ok((lease, answer)) => {
             let headers = log.answered_by(state, lease.backend());
-            let answered = deliver::Answered { lease, answer, headers, keep: found.keep };
-            deliver::deliver(state, answered, out, &log).await
+            let outcome = if found.is_empty { Outcome::Empty } else { Outcome::Ok };
+            let answered = deliver::Answered { lease, answer, outcome, headers, keep: found.keep };
+            deliver::deliver(state, answered, out, log).await
         }
         Err(refusal) => {
             let sent = refuse(&refusal, dialect, out).await;
-            log.write(&refusal.error.status_for(dialect).to_string(), None);
+            let outcome = if refusal.error.status < 500 { Outcome::ClientError } else { Outcome::Failed };
+            log.write(outcome, &refusal.error.status_for(dialect).to_string(), None);
             sent.map(|()| None)
         }
     }
@@ -136,7 +145,7 @@ fn empty_writer(dialect: Dialect) -> Writer {
     }
 }
 
-/// The one line about a request at `info`.
+/// The one line about a request at `info`, and its place in the counters.
 pub struct LogLine<'a> {
     id: &'a str,
     dialect: Dialect,
@@ -144,6 +153,7 @@ pub struct LogLine<'a> {
     backend: &'a str,
     attempts: usize,
     start: Instant,
+    count: RequestCount<'a>,
 }
 
 impl<'a> LogLine<'a> {
@@ -151,6 +161,7 @@ impl<'a> LogLine<'a> {
     fn answered_by(&mut self, state: &'a State, backend: usize) -> Vec<(&'static str, String)> {
         let Some(upstream) = state.upstreams.get(backend) else { return Vec::new() };
         self.backend = &upstream.name;
+        self.count.answered_by(backend);
         if !state.config.show_provider {
             return Vec::new();
         }
@@ -160,7 +171,8 @@ impl<'a> LogLine<'a> {
         ]
     }
 
-    fn write(&self, status: &str, usage: Option<Usage>) {
+    fn write(mut self, outcome: Outcome, status: &str, usage: Option<Usage>) {
+        self.count.ended(outcome, usage);
         let Usage { prompt_tokens, completion_tokens } = usage.unwrap_or_default();
         let count = |tokens: Option<u64>| tokens.map_or_else(|| "?".into(), |tokens| tokens.to_string());
         log::info!(

@@ -233,7 +233,7 @@ mod tests {
 
     /// What a body that is no event stream comes to.
     fn state_of(body: &str) -> State {
-        let lane = Lane::Chat(Box::new(ChatStream::new(None, "\"m\"", false)));
+        let lane = Lane::Chat(Box::new(ChatStream::new(None, "\"m\"", false)), None);
         Relay::from_text(body, lane).state
     }
 

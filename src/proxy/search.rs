@@ -23,6 +23,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub struct Found<'a> {
     /// With the attempt that brought it.
     pub answer: Result<(Lease<'a>, Answer), Refusal>,
+    /// Whether it says nothing, as nobody had a better one.
+    pub is_empty: bool,
     /// Attempts made.
     pub attempts: usize,
     /// The items of the conversation up to the answer, if a client may go on from it.
@@ -84,7 +86,7 @@ impl<'s, 'a> Search<'s, 'a> {
         };
         let bytes = history.iter().fold(body.len(), |sum, item| sum + item.len());
         let opening = || opening(ask.dialect(), body, history);
-        let Plan { walk, conversation } = state.plan(ask.model(), bytes, exact, opening);
+        let Plan { walk, conversation, .. } = state.plan(ask.model(), bytes, exact, opening);
         Self {
             state,
             call,
@@ -148,7 +150,7 @@ impl<'s, 'a> Search<'s, 'a> {
             let history = self.call.history.iter().cloned();
             history.chain(reading.items.into_iter().map(Cow::into_owned)).collect()
         });
-        Found { answer, attempts: self.walk.attempts(), keep }
+        Found { answer, is_empty: false, attempts: self.walk.attempts(), keep }
     }
 
     /// Understands the request, if the backend speaks another protocol and nobody has asked before.
@@ -181,6 +183,7 @@ impl<'s, 'a> Search<'s, 'a> {
 
     async fn attempt(&mut self, ticket: Ticket, mut lease: Lease<'s>) -> Option<(Lease<'s>, Answer)> {
         let upstream = self.state.upstreams.get(ticket.backend)?;
+        let count = self.state.stats.attempt(ticket.backend, self.call.ask.stream());
         let hear = |told: &[Told]| lease.told(told);
         let mut result = attempt(&self.state.pool, upstream, &self.job(&hear)).await;
         if let Err(failed) = &result
@@ -197,6 +200,7 @@ impl<'s, 'a> Search<'s, 'a> {
         match result {
             Ok(answer) => {
                 lease.succeeded();
+                count.answered();
                 self.remember(ticket.backend);
                 log::debug!("[{}] {}: answers", self.call.id, upstream.name);
                 Some((lease, answer))
@@ -208,6 +212,7 @@ impl<'s, 'a> Search<'s, 'a> {
                     lease.learned(&learned);
                 }
                 lease.refused(&verdict);
+                count.failed(verdict.class);
                 if let Some(body) = error_body {
                     self.clients_errors.push((ticket.backend, self.clients_error(&verdict, &body)));
                 }
@@ -230,6 +235,7 @@ impl<'s, 'a> Search<'s, 'a> {
 
     fn job<'j>(&'j self, hear: &'j (dyn Fn(&[Told]) + Sync)) -> Job<'j> {
         Job {
+            id: self.call.id,
             ask: self.call.ask,
             body: self.call.body,
             reading: self.reading.as_ref(),
@@ -262,7 +268,9 @@ impl<'s, 'a> Search<'s, 'a> {
         let empty = self.empty.take();
         let outcome = self.walk.outcome(&self.state.ledger(), Instant::now());
         let refusal = match (outcome, empty) {
-            (Outcome::AllEmpty, Some(answer)) => return self.found(Ok(answer)),
+            (Outcome::AllEmpty, Some(answer)) => {
+                return Found { is_empty: true, ..self.found(Ok(answer)) };
+            }
             (Outcome::ClientError { backend, verdict }, _) => {
                 let known = self.clients_errors.iter().find(|(whose, _)| *whose == backend);
                 let error = known.map(|(_, error)| error.clone());

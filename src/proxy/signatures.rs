@@ -56,6 +56,11 @@ impl Signatures {
         }
     }
 
+    /// The one of this call.
+    pub fn of(&self, id: &str) -> Option<String> {
+        self.lock().by_id.get(id).map(|known| known.to_string())
+    }
+
     /// Gives the calls of a request back what their client has dropped.
     pub fn fill(&self, request: &mut Request<'_>) {
         let inner = self.lock();

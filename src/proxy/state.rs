@@ -4,6 +4,7 @@ use super::affinity::Affinity;
 use super::bell::Bell;
 use super::demand::{at_least, certainly_fits, rough};
 use super::signatures::Signatures;
+use super::stats::Stats;
 use super::store::Store;
 use super::upstream::{Trust, Upstream, Via};
 use crate::config::{Backend, BackendKind, Config, ModelRouting, ProxyChoice, Selection};
@@ -12,7 +13,7 @@ use crate::net::pool::Pool;
 use crate::net::proxy_env::ProxyEnv;
 use crate::provider::quota::rules;
 use crate::route::fit::{Abilities, Demand, Unfit};
-use crate::route::ledger::{Ledger, Member, Salt, Scopes};
+use crate::route::ledger::{Ledger, Member, Report, Salt, Scopes};
 use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
 use crate::route::saved::Saved;
 use crate::route::{Now, mask};
@@ -35,6 +36,8 @@ pub struct State {
     pub responses: Arc<Store>,
     /// What clients drop of tool calls, shared over reloads.
     pub signatures: Arc<Signatures>,
+    /// What was counted, shared over reloads.
+    pub stats: Stats,
     /// Hosts of providers and outbound proxies, longest first: the log may see them, clients may not.
     hosts: Vec<String>,
     /// What no log and no client may see, longest first.
@@ -51,6 +54,8 @@ pub struct State {
 pub struct Plan {
     /// Over the backends.
     pub walk: Walk,
+    /// What it is expected to take, in tokens.
+    pub tokens: u64,
     /// Which conversation it belongs to, if that counts.
     pub conversation: Option<u64>,
 }
@@ -88,6 +93,8 @@ impl State {
         let pool = previous.map(|previous| Arc::clone(&previous.pool)).unwrap_or_default();
         let responses = previous.map(|previous| Arc::clone(&previous.responses)).unwrap_or_default();
         let signatures = previous.map(|previous| Arc::clone(&previous.signatures)).unwrap_or_default();
+        let names = config.backends.iter().map(|backend| backend.name.as_str());
+        let stats = Stats::new(names, previous.map(|previous| &previous.stats));
         let affinity = previous.map(|previous| Arc::clone(&previous.affinity)).unwrap_or_default();
         let (hosts, secrets) = (hosts(&upstreams), secrets(&config, &upstreams));
         Ok(Self {
@@ -96,6 +103,7 @@ impl State {
             pool,
             responses,
             signatures,
+            stats,
             hosts,
             secrets,
             bell: Bell::default(),
@@ -109,6 +117,12 @@ impl State {
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A panic under the lock leaves at worst one bench half noted.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of each backend, in the order of the config.
+    pub fn reports(&self, now: Instant) -> Vec<Report> {
+        let ledger = self.ledger();
+        (0..self.config.backends.len()).filter_map(|backend| ledger.report(backend, now)).collect()
     }
 
     /// What the ledger knows, to be kept for the next run.
@@ -156,7 +170,7 @@ impl State {
         plan::order(&mut order, &mut fastrand::Rng::new());
         let tokens = demand.tokens.saturating_add(OUTPUT_TOKENS_RESERVED);
         let walk = Walk::new(&order, &ledger, tokens, config.keep_cycles, time, config.max_wait);
-        Plan { walk, conversation }
+        Plan { walk, tokens, conversation }
     }
 
     fn candidate(

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-use crate::limits::{LEARNED_TIME, WAITING_MAX};
+use crate::limits::{LEARNED_TIME, OUTPUT_TOKENS_RESERVED, WAITING_MAX};
 use crate::provider::Limits;
 use crate::provider::quota::{Rules, rules};
 use crate::provider::ratelimit::{Told, unix_ms};
@@ -444,7 +444,8 @@ impl Ledger {
         }
         windows.sort_by_key(|window| (window.span, window.unit));
         Some(Report {
-            standing: self.standing(backend, 0, now),
+            // Of a request that says next to nothing.
+            standing: self.standing(backend, OUTPUT_TOKENS_RESERVED, now),
             in_flight: self.places.get(backend)?.meter.in_flight(),
             windows,
             abilities: entry.abilities(now),

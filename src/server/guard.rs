@@ -37,7 +37,7 @@ pub fn refuse(config: &Config, head: &RequestHead, route: &Route<'_>) -> Option<
     if *route == Route::Unknown {
         let text = format!(
             "Unknown path {}: this proxy serves POST /v1/chat/completions, /v1/responses and /v1/messages, \
-             GET /v1/models and GET /health.",
+             GET /v1/models, /status, /metrics and /health.",
             printable(head.path())
         );
         return Some(told(ApiError::new(404, text).code("unknown_url")));
@@ -98,16 +98,15 @@ pub fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
+/// One right key is enough: some clients send both fields, the other one filled from elsewhere.
 fn is_authorised(key: Option<&Secret>, head: &RequestHead) -> bool {
     let Some(key) = key else { return true };
-    let given = match head.headers.get_str("authorization") {
-        Some(value) => match value.split_once(' ') {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => Some(rest.trim()),
-            _ => Some(value),
-        },
-        None => head.headers.get_str("x-api-key"),
-    };
-    given.is_some_and(|given| same(given.as_bytes(), key.expose().as_bytes()))
+    let bearer = head.headers.get_str("authorization").map(|value| match value.split_once(' ') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        _ => value,
+    });
+    let given = [bearer, head.headers.get_str("x-api-key")].into_iter().flatten();
+    given.fold(false, |right, given| right | same(given.as_bytes(), key.expose().as_bytes()))
 }
 
 /// Compares without telling by its time how much was right; lengths may be told.

@@ -8,7 +8,8 @@ use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
 use crate::http::head::{Method, RequestHead};
 use crate::proxy::job::ClientFields;
-use crate::proxy::{self, State};
+use crate::proxy::state::now;
+use crate::proxy::{self, State, metrics, status};
 use crate::respond::{Reply, Responder};
 use serde_json::json;
 use std::io;
@@ -20,6 +21,10 @@ use std::sync::Arc;
 pub enum Route<'a> {
     /// `/` and `/health`.
     Health,
+    /// What is known of the backends, as JSON.
+    Status,
+    /// What was counted, for Prometheus.
+    Metrics,
     /// The list of models.
     Models,
     /// One of them.
@@ -42,6 +47,8 @@ impl<'a> Route<'a> {
             path.strip_prefix("/v1").filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
         match path {
             "" | "/health" => Self::Health,
+            "/status" => Self::Status,
+            "/metrics" => Self::Metrics,
             "/models" => Self::Models,
             "/chat/completions" => Self::Answer(Dialect::Chat),
             "/responses" => Self::Answer(Dialect::Responses),
@@ -59,7 +66,9 @@ impl<'a> Route<'a> {
     /// The methods it knows.
     pub fn allow(&self) -> &'static [Method] {
         match self {
-            Self::Health | Self::Models | Self::Model(_) => &[Method::Get, Method::Head],
+            Self::Health | Self::Status | Self::Metrics | Self::Models | Self::Model(_) => {
+                &[Method::Get, Method::Head]
+            }
             Self::Answer(_) | Self::Count(_) => &[Method::Post],
             Self::Response(_) => &[Method::Get, Method::Delete],
             Self::Unknown => &[],
@@ -107,6 +116,10 @@ pub async fn serve(
     }
     let dialect = route.dialect(head);
     let reply = match route {
+        Route::Status => Reply::json(200, status::json(state, now())).header("cache-control", "no-store"),
+        Route::Metrics => Reply::json(200, metrics::text(state, now().mono))
+            .header("content-type", metrics::CONTENT_TYPE)
+            .header("cache-control", "no-store"),
         Route::Models => Reply::json(200, models(&state.config).to_string()),
         Route::Model(id) => model(&state.config, id, dialect),
         Route::Response(id) => response(state, id, head.method == Method::Delete),
@@ -136,7 +149,7 @@ async fn asked(
         match counts {
             true => {
                 // Rare and large: not part of every stream's memory.
-                let counting = Box::pin(proxy::count::count_tokens(state, dialect, body, &fields));
+                let counting = Box::pin(proxy::count::count_tokens(state, dialect, body, &fields, id));
                 let reply = counting.await;
                 log::debug!("[{id}] {} tokens counted: {}", dialect.name(), reply.status);
                 out.whole(&reply).await.map(|()| None)
@@ -274,6 +287,11 @@ mod tests {
             ("/v1", Route::Health),
             ("/health", Route::Health),
             ("/v1/models", Route::Models),
+            ("/status", Route::Status),
+            ("/v1/status/", Route::Status),
+            ("/metrics/", Route::Metrics),
+            ("/v1/metrics", Route::Metrics),
+            ("/metrics/x", Route::Unknown),
             ("/models/", Route::Models),
             ("/v1/models/a/b", Route::Model("a/b")),
             ("/v1/chat/completions", Route::Answer(Dialect::Chat)),

@@ -24,26 +24,21 @@ fn a_benched_backend_is_left_alone() {
             ("429 without", (status(429).error("slow down"), 1)),
             ("503 with a time", (status(503).header("retry-after", "30").error("later"), 1)),
             ("a bad key", (status(401).error("bad key"), 1)),
-            ("Google's bad key", (status(400).json(sample_body("gemini_400_bad_key")), 1)),
-            ("a model that is gone", (status(404).json(sample_body("openai_404_model")), 1)),
+            ("Google's bad key", (status(400).json(error_sample("gemini_400_bad_key")), 1)),
+            ("a model that is gone", (status(404).json(error_sample("openai_404_model")), 1)),
             ("no credit", (status(402).error("pay first"), 1)),
-            ("a forbidden region", (status(403).json(sample_body("openai_403_region")), 1)),
-            ("a rate limit inside a success", (status(200).json(sample_body("minimax_200_1002")), 1)),
+            ("a forbidden region", (status(403).json(error_sample("openai_403_region")), 1)),
+            ("a rate limit inside a success", (status(200).json(error_sample("minimax_200_1002")), 1)),
             ("a bad request", (status(400).error("bad request"), 2)),
             ("an empty answer", (status(200).json(whole_body("")), 2)),
-            ("a prompt too long", (status(400).json(sample_body("openai_400_context")), 2)),
-            ("a failed tool call", (status(400).json(sample_body("groq_400_tool_use_failed")), 2)),
+            ("a prompt too long", (status(400).json(error_sample("openai_400_context")), 2)),
+            ("a failed tool call", (status(400).json(error_sample("groq_400_tool_use_failed")), 2)),
         ],
         |(reply, expected)| {
             let hits = hits_of_two(reply);
             expect(hits == expected, || format!("expected {expected} hits, got {hits}"))
         },
     );
-}
-
-fn sample_body(name: &str) -> String {
-    let sample: serde_json::Value = serde_json::from_str(&golden(&format!("errors/{name}.json"))).unwrap();
-    sample["body"].to_string()
 }
 
 #[test]

@@ -619,3 +619,24 @@ fn a_conversation_goes_on_when_its_backend_changes() {
         expect(!foreign, || format!("foreign thinking: {}", sent.text()))
     });
 }
+
+/// One of these behind another: both name the provider, but no object says it twice.
+#[test]
+fn behind_another_proxy_the_provider_is_named_once() {
+    every(pairs(), |(surface, protocol, stream)| {
+        let upstream = Protocol::OpenAi.saying(Answer::text("Hello"));
+        let inner = Config::new().backend(Backend::from(&upstream).name("inner")).start();
+        let base = match protocol {
+            Protocol::OpenAi => Backend::at(format!("http://{}/v1", inner.addr())),
+            Protocol::Anthropic => {
+                Backend::at(format!("http://{}", inner.addr())).line("protocol: anthropic")
+            }
+        };
+        let outer = Config::new().backend(base).start();
+        let response = ask(&outer, surface, &question(surface, stream));
+        surface.check_said(&response, stream, "Hello")?;
+        let texts = if stream { response.events().data() } else { vec![response.text()] };
+        let named = texts.iter().map(|text| text.matches("\"provider_name\"").count());
+        expect(named.clone().all(|count| count <= 1) && named.sum::<usize>() >= 1, || texts.join("\n"))
+    });
+}

@@ -406,3 +406,52 @@ fn a_backend_that_cannot_be_told_is_passed_over_for_one_that_takes_it_as_it_is()
     assert!(other.requests().is_empty());
     assert!(same.only_request().text().contains("critic"));
 }
+
+#[test]
+fn what_a_preset_is_known_to_refuse_is_changed_and_nothing_else() {
+    let body = r#"{ "model":"aifree" , "messages":[ {"role":"developer", "content":"\u00e9"},{"role":"user","content":"x"}], "max_completion_tokens":5,"store":true ,"seed":1,"temperature":1.70, "unknown":-0.0}"#;
+    let model = body.replace("aifree", "model-alpha");
+    every(
+        [
+            ("unknown", ("openai_compat", "", model.clone())),
+            ("openrouter", ("openrouter", "", model.clone())),
+            (
+                "mistral",
+                (
+                    "mistral",
+                    "",
+                    model
+                        .replace("developer", "system")
+                        .replace("max_completion_tokens", "max_tokens")
+                        .replace(",\"store\":true", "")
+                        .replace("seed", "random_seed")
+                        .replace("1.70", "1.5"),
+                ),
+            ),
+            ("groq", ("groq", "", model.clone())),
+            (
+                "as the config says",
+                (
+                    "openai_compat",
+                    "quirks: {developer_role: false, drop_params: [store, unknown]}",
+                    model
+                        .replace("developer", "system")
+                        .replace(",\"store\":true", "")
+                        .replace(", \"unknown\":-0.0", ""),
+                ),
+            ),
+        ]
+        .map(|(name, row)| (name.to_owned(), row)),
+        |(provider, quirks, expected)| {
+            let upstream = Upstream::healthy("Hello");
+            let mut backend = Backend::from(&upstream).provider(provider);
+            if !quirks.is_empty() {
+                backend = backend.line(quirks);
+            }
+            let proxy = Config::new().backend(backend).start();
+            expect(proxy.chat(body).status() == 200, || "no answer".into())?;
+            let sent = upstream.only_request().text();
+            expect(sent == expected, || format!("expected {expected}\ngot {sent}"))
+        },
+    );
+}

@@ -50,7 +50,18 @@ fn a_call_comes_back_with_the_signature_that_its_client_had_no_place_for() {
     let message = |messages: &Value, stream| json!({"model": "m", "max_tokens": 9, "messages": messages, "tools": tools, "stream": stream});
     let response = |input: &Value, stream| json!({"model": "m", "input": input, "tools": responses_tools, "stream": stream, "store": false});
     let first = json!([asked]);
+    let chat_tools =
+        json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
+    let chat = |messages: &Value, stream| json!({"model": "m", "messages": messages, "tools": chat_tools, "stream": stream});
+    let chat_again = json!([
+        asked,
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "y"}
+    ]);
     let cases = [
+        ("chat", "/v1/chat/completions", chat(&first, false), chat(&chat_again, false)),
+        ("chat, stream", "/v1/chat/completions", chat(&first, true), chat(&chat_again, true)),
         ("messages", "/v1/messages", message(&first, false), message(&messages_again, false)),
         ("messages, stream", "/v1/messages", message(&first, true), message(&messages_again, true)),
         ("responses", "/v1/responses", response(&first, false), response(&input_again, false)),

@@ -6,7 +6,8 @@ use super::think::{ThinkFilter, ThinkTags};
 use super::usage::read_chat;
 use super::{ReadError, Sink, Truncated};
 use crate::dialect::chat::{Answer, says_something};
-use crate::dialect::model::{Event, StopReason, Usage};
+use crate::dialect::model::{Citation, Event, StopReason, Usage};
+use crate::dialect::request::compact;
 use crate::dialect::splice::is_space;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
@@ -82,6 +83,8 @@ struct Choice<'a> {
     message: Option<Delta<'a>>,
     #[serde(borrow, default)]
     finish_reason: Raw<'a>,
+    #[serde(borrow, default)]
+    logprobs: Raw<'a>,
     /// vLLM: the stop string that matched, or a token's number.
     #[serde(borrow, default)]
     stop_reason: Raw<'a>,
@@ -105,6 +108,8 @@ struct Delta<'a> {
     tool_calls: Raw<'a>,
     #[serde(borrow, default)]
     function_call: Raw<'a>,
+    #[serde(borrow, default)]
+    annotations: Raw<'a>,
 }
 
 #[derive(Deserialize)]
@@ -223,6 +228,7 @@ impl ChatReader {
         let Some(choice) = &chunk.choices.first else { return Ok(()) };
         let finish = read_finish(choice, data)?;
         self.start(&chunk, sink);
+        give_logprobs(choice.logprobs, sink);
         match (&choice.delta, &choice.message) {
             (Some(delta), _) => self.delta(delta, sink).map_err(half_read)?,
             // The whole message in place of a delta; behind deltas it only repeats them.
@@ -276,6 +282,7 @@ impl ChatReader {
         self.start(&chunk, sink);
         if let Some(choice) = &chunk.choices.first {
             let finish = read_finish(choice, text)?;
+            give_logprobs(choice.logprobs, sink);
             if let Some(message) = choice.message.as_ref().or(choice.delta.as_ref()) {
                 self.message(message, finish, sink)?;
             }
@@ -320,6 +327,7 @@ impl ChatReader {
 
     fn delta(&mut self, delta: &Delta<'_>, sink: Sink<'_>) -> Result<(), ReadError> {
         self.texts(delta, sink)?;
+        give_citations(delta.annotations, sink);
         if says_something(delta.tool_calls) || says_something(delta.function_call) {
             self.end_think(sink)?;
         }
@@ -334,6 +342,7 @@ impl ChatReader {
     ) -> Result<(), ReadError> {
         self.texts(message, sink)?;
         self.end_think(sink)?;
+        give_citations(message.annotations, sink);
         let blocks = &mut self.blocks;
         for_calls(message, &mut |fragment, arguments| {
             let repaired = match object(arguments) {
@@ -495,8 +504,58 @@ fn for_calls(
     Ok(())
 }
 
+/// Hands on the log probabilities of a choice.
+fn give_logprobs(logprobs: Raw<'_>, sink: Sink<'_>) {
+    #[derive(Deserialize)]
+    struct Logprobs<'a> {
+        #[serde(borrow, default)]
+        content: Raw<'a>,
+    }
+    if !says_something(logprobs) {
+        return;
+    }
+    let content = logprobs.and_then(|raw| serde_json::from_str::<Logprobs<'_>>(raw.get()).ok()?.content);
+    let list = content.and_then(|raw| raw.get().strip_prefix('[')?.strip_suffix(']'));
+    if let Some(list) = list.filter(|list| !list.trim_matches(is_space).is_empty()) {
+        // A frame is one line.
+        sink(Event::Logprobs(&compact(list)));
+    }
+}
+
+/// Hands on the pages that a text comes from. Other annotations have no counterpart.
+fn give_citations(annotations: Raw<'_>, sink: Sink<'_>) {
+    #[derive(Deserialize)]
+    struct Annotation<'a> {
+        #[serde(borrow, default)]
+        url_citation: Option<Page<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        #[serde(borrow, default)]
+        url: Raw<'a>,
+        #[serde(borrow, default)]
+        title: Raw<'a>,
+        #[serde(borrow, default)]
+        start_index: Raw<'a>,
+        #[serde(borrow, default)]
+        end_index: Raw<'a>,
+    }
+    let Some(list) = annotations.filter(|_| says_something(annotations)) else { return };
+    // What is misshapen is nothing that an answer could not do without.
+    let _ = for_each(list.get(), &mut |annotation: Annotation<'_>| {
+        if let Some(page) = annotation.url_citation
+            && let Some(url) = some_text(page.url)
+        {
+            let (title, start) = (text(page.title).unwrap_or_default(), count(page.start_index).unwrap_or(0));
+            let end = count(page.end_index).unwrap_or(start);
+            sink(Event::Cited(Citation { url: &url, title: &title, start, end }));
+        }
+        Ok(())
+    });
+}
+
 /// `extra_content.google.thought_signature`.
-fn thought_signature<'a>(extra: Raw<'a>) -> Option<Cow<'a, str>> {
+pub fn thought_signature<'a>(extra: Raw<'a>) -> Option<Cow<'a, str>> {
     #[derive(Deserialize)]
     struct Extra<'a> {
         #[serde(borrow)]

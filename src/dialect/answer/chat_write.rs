@@ -1,9 +1,9 @@
 //! Events as chunks of a chat completion (openai-chat §5).
 
-use super::json::{custom_input, push_member, push_string};
+use super::json::{custom_input, push_listed, push_member, push_page, push_string};
 use super::usage::chat_json;
 use super::{Names, Out, make_id};
-use crate::dialect::model::{Block, ClientTool, ClientTools, Event, Failure, StopReason};
+use crate::dialect::model::{Block, Citation, ClientTool, ClientTools, Event, Failure, StopReason};
 use crate::limits::STREAM_OUTPUT_BYTES_MAX;
 
 /// What a client reads where the provider refused without a word.
@@ -20,6 +20,8 @@ pub struct ChatWriter {
     identity: usize,
     frame: String,
     open: Open,
+    /// Log probabilities of the next piece of text.
+    logprobs: String,
     /// Calls begun so far.
     calls: usize,
     begun: bool,
@@ -58,6 +60,7 @@ impl ChatWriter {
             identity,
             frame: String::new(),
             open: Open::Nothing,
+            logprobs: String::new(),
             calls: 0,
             begun: false,
             refused: false,
@@ -75,6 +78,16 @@ impl ChatWriter {
             Event::Open(block) => self.open(block, out),
             Event::Delta(piece) => self.delta(piece, out),
             Event::Close { .. } => self.close(out),
+            Event::Cited(citation) => {
+                let mut delta = String::from("\"annotations\":[");
+                push_citation(&mut delta, &citation);
+                delta.push(']');
+                self.chunk(&delta, out);
+            }
+            Event::Logprobs(list) if self.logprobs.len() + list.len() <= STREAM_OUTPUT_BYTES_MAX => {
+                push_listed(&mut self.logprobs, list);
+            }
+            Event::Logprobs(_) => {}
             Event::Finish { reason, usage, .. } => {
                 self.start(out);
                 if reason == StopReason::Refusal && !self.refused {
@@ -120,7 +133,7 @@ impl ChatWriter {
             Block::RedactedThinking(_) => Open::Nothing,
             Block::Tool { id, name, signature } => {
                 let tool = self.tools.0.get(name);
-                let custom = tool.is_some_and(|tool| tool.custom);
+                let custom = tool.is_some_and(ClientTool::is_custom);
                 let mut call = format!("\"tool_calls\":[{{\"index\":{},", self.calls);
                 push_call(&mut call, id, name, tool, signature, "");
                 call.push_str("}]");
@@ -171,7 +184,12 @@ impl ChatWriter {
         self.frame.clear();
         self.frame.push_str(&self.head);
         push_member(&mut self.frame, key, piece);
-        self.frame.push_str(TAIL);
+        if self.logprobs.is_empty() || key != "content" {
+            self.frame.push_str(TAIL);
+        } else {
+            let list = std::mem::take(&mut self.logprobs);
+            self.frame.extend(["},\"logprobs\":", &logprobs_json(&list), ",\"finish_reason\":null}]}"]);
+        }
         out("", &self.frame);
     }
 
@@ -197,6 +215,21 @@ impl ChatWriter {
     }
 }
 
+/// Writes an annotation.
+pub(super) fn push_citation(out: &mut String, citation: &Citation<'_>) {
+    out.push_str("{\"type\":\"url_citation\",\"url_citation\":{");
+    push_page(out, citation, citation.start, citation.end);
+    out.push_str("}}");
+}
+
+/// `logprobs` of a choice.
+pub(super) fn logprobs_json(list: &str) -> String {
+    match list.is_empty() {
+        true => "null".to_owned(),
+        false => format!("{{\"content\":[{list}],\"refusal\":null}}"),
+    }
+}
+
 /// Writes the members of a call, as a chunk begins it and as a message has it.
 pub(super) fn push_call(
     out: &mut String,
@@ -206,7 +239,7 @@ pub(super) fn push_call(
     signature: Option<&str>,
     arguments: &str,
 ) {
-    let custom = tool.is_some_and(|tool| tool.custom);
+    let custom = tool.is_some_and(ClientTool::is_custom);
     let (kind, key) = if custom { ("custom", "input") } else { ("function", "arguments") };
     push_member(out, "id", id);
     out.extend([",\"type\":\"", kind, "\",\"", kind, "\":{"]);

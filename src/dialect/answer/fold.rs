@@ -1,18 +1,20 @@
 //! A whole answer out of its events, for clients that did not ask for a stream.
 
-use super::chat_write::{REFUSAL, error_json, finish_reason, push_call};
-use super::json::{custom_input, object, push_member, push_string};
+use super::chat_write::{REFUSAL, error_json, finish_reason, logprobs_json, push_call, push_citation};
+use super::json::{custom_input, object, push_listed, push_member, push_string};
 use super::messages_write::{self, Filling, message_json, push_block, push_signature};
 use super::responses_write::{Echo, ResponsesWriter};
 use super::usage::chat_json;
 use super::{Names, make_id};
-use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, Usage};
+use crate::dialect::model::{Block, Citation, ClientTool, ClientTools, Event, Failure, StopReason, Usage};
 use std::borrow::Cow;
 
 /// Collects the events of one answer, to be rendered in the client's protocol.
 #[derive(Debug, Default)]
 pub struct Fold {
     blocks: Vec<Folded>,
+    /// Log probabilities whose text has not come.
+    logprobs: String,
     end: End,
 }
 
@@ -21,6 +23,23 @@ struct Folded {
     kind: Kind,
     said: String,
     signature: Option<String>,
+    logprobs: String,
+    cited: Vec<Cited>,
+}
+
+/// [`Citation`], owned.
+#[derive(Debug)]
+struct Cited {
+    url: String,
+    title: String,
+    start: u64,
+    end: u64,
+}
+
+impl Cited {
+    fn citation(&self) -> Citation<'_> {
+        Citation { url: &self.url, title: &self.title, start: self.start, end: self.end }
+    }
 }
 
 /// [`Block`], owned.
@@ -75,11 +94,21 @@ impl Fold {
                         signature: signature.map(str::to_owned),
                     },
                 };
-                self.blocks.push(Folded { kind, said: String::new(), signature: None });
+                let (said, logprobs) = (String::new(), String::new());
+                self.blocks.push(Folded { kind, said, signature: None, logprobs, cited: Vec::new() });
             }
             Event::Delta(piece) => {
                 if let Some(block) = self.blocks.last_mut() {
                     block.said.push_str(piece);
+                    if matches!(block.kind, Kind::Text) && !self.logprobs.is_empty() {
+                        push_listed(&mut block.logprobs, &std::mem::take(&mut self.logprobs));
+                    }
+                }
+            }
+            Event::Logprobs(list) => push_listed(&mut self.logprobs, list),
+            Event::Cited(Citation { url, title, start, end }) => {
+                if let Some(block) = self.blocks.last_mut() {
+                    block.cited.push(Cited { url: url.into(), title: title.into(), start, end });
                 }
             }
             Event::Close { signature } => {
@@ -104,7 +133,15 @@ impl Fold {
             End::Failed { failure, message } => return error_json(*failure, message),
         };
         let [mut content, mut reasoning, mut refusal, mut calls] = [const { String::new() }; 4];
+        let [mut annotations, mut logprobs] = [const { String::new() }; 2];
         for block in &self.blocks {
+            if !block.logprobs.is_empty() {
+                push_listed(&mut logprobs, &block.logprobs);
+            }
+            for cited in &block.cited {
+                push_listed(&mut annotations, "");
+                push_citation(&mut annotations, &cited.citation());
+            }
             match &block.kind {
                 Kind::Text => content.push_str(&block.said),
                 Kind::Thinking => reasoning.push_str(&block.said),
@@ -114,7 +151,7 @@ impl Fold {
                     let tool = tools.0.get(name);
                     let arguments = match &*block.said {
                         "" => Cow::Borrowed("{}"),
-                        said if tool.is_some_and(|tool| tool.custom) => custom_input(said),
+                        said if tool.is_some_and(ClientTool::is_custom) => custom_input(said),
                         said => Cow::Borrowed(said),
                     };
                     calls.push_str(if calls.is_empty() { "{" } else { ",{" });
@@ -149,7 +186,11 @@ impl Fold {
         if !calls.is_empty() {
             json.extend([",\"tool_calls\":[", &calls, "]"]);
         }
-        json.extend(["},\"logprobs\":null,\"finish_reason\":\"", finish_reason(reason), "\"}],\"usage\":"]);
+        if !annotations.is_empty() {
+            json.extend([",\"annotations\":[", &annotations, "]"]);
+        }
+        json.extend(["},\"logprobs\":", &logprobs_json(&logprobs), ",\"finish_reason\":\""]);
+        json.extend([finish_reason(reason), "\"}],\"usage\":"]);
         json.extend([&chat_json(usage), "}"]);
         json
     }
@@ -189,9 +230,13 @@ impl Fold {
         writer.event(Event::Start { id: "", model: "", usage: Usage::default() }, none);
         for block in &self.blocks {
             writer.event(Event::Open(block.block()), none);
+            if !block.logprobs.is_empty() {
+                writer.event(Event::Logprobs(&block.logprobs), none);
+            }
             if !block.said.is_empty() {
                 writer.event(Event::Delta(&block.said), none);
             }
+            block.cited.iter().for_each(|cited| writer.event(Event::Cited(cited.citation()), none));
             writer.event(Event::Close { signature: block.signature.as_deref() }, none);
         }
         let end = match &self.end {

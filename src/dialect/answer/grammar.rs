@@ -11,6 +11,9 @@ pub(super) struct Said {
     pub(super) id: String,
     pub(super) model: String,
     pub(super) blocks: Vec<SaidBlock>,
+    /// `URL TITLE START..END` of each.
+    pub(super) cited: Vec<String>,
+    pub(super) logprobs: Vec<String>,
     pub(super) end: Option<SaidEnd>,
 }
 
@@ -61,6 +64,14 @@ impl Grammar {
                 assert_ne!(block.kind, "redacted", "redacted thinking is complete");
                 block.text.push_str(piece);
             }
+            Event::Cited(citation) => {
+                assert!(!citation.url.is_empty());
+                self.said.cited.push(format!(
+                    "{} {} {}..{}",
+                    citation.url, citation.title, citation.start, citation.end
+                ));
+            }
+            Event::Logprobs(list) => self.said.logprobs.push((*list).to_owned()),
             Event::Close { signature } => {
                 assert!(std::mem::replace(&mut self.open, false), "a close without an open");
                 let block = self.said.blocks.last_mut().unwrap();
@@ -296,6 +307,7 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
     let mut open: Option<(String, String, String, bool)> = None;
     let mut ids = HashSet::new();
     let mut terminal = None;
+    let (mut annotations, mut logprobs) = (Vec::new(), Vec::new());
     for (n, (name, event)) in events.iter().enumerate() {
         assert_eq!(event["type"], *name);
         assert_eq!(event["sequence_number"], n, "sequence numbers without gaps");
@@ -324,6 +336,9 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
                     "reasoning" => "rs_",
                     "function_call" => "fc_",
                     "custom_tool_call" => "ctc_",
+                    "local_shell_call" => "lsh_",
+                    "shell_call" => "sh_",
+                    "apply_patch_call" => "apc_",
                     other => panic!("item {other}"),
                 };
                 assert!(id.starts_with(prefix) && ids.insert(id.to_owned()), "{id}");
@@ -346,18 +361,24 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
                     "message" => match &item["content"][0]["type"] {
                         kind if kind == "refusal" => &item["content"][0]["refusal"],
                         _ => {
-                            assert!(item["content"][0]["annotations"].is_array());
+                            let part = &item["content"][0];
+                            assert_eq!(part["annotations"], Value::from(std::mem::take(&mut annotations)));
+                            assert_eq!(part["logprobs"], Value::from(std::mem::take(&mut logprobs)));
                             &item["content"][0]["text"]
                         }
                     },
                     "reasoning" if said.is_empty() => &Value::from(""),
                     "reasoning" => &item["summary"][0]["text"],
                     "function_call" => &item["arguments"],
-                    _ => &item["input"],
+                    "custom_tool_call" => &item["input"],
+                    _ => &Value::from(""),
                 };
                 assert_eq!(*text, *said, "the item holds what its deltas said");
                 let calls = ["function_call", "custom_tool_call"];
                 assert_eq!(item["call_id"].is_string() && item["name"].is_string(), calls.contains(&&*kind));
+                let built_in = ["local_shell_call", "shell_call", "apply_patch_call"].contains(&&*kind);
+                assert_eq!(item["action"].is_object() || item["operation"].is_object(), built_in);
+                assert!(!built_in || item["call_id"].is_string() && item["name"].is_null());
                 items.push(item.clone());
             }
             "response.completed" | "response.incomplete" | "response.failed" => {
@@ -387,7 +408,14 @@ pub(super) fn check_responses(frames: &Frames) -> Value {
                     ("response.content_part" | "response.reasoning_summary_part", "done") => {
                         assert!(in_part && std::mem::replace(part, false));
                     }
+                    ("response.output_text.annotation", "added") => {
+                        assert!(*part && event["annotation"]["url"].is_string());
+                        assert_eq!(event["annotation_index"], annotations.len());
+                        annotations.push(event["annotation"].clone());
+                        continue;
+                    }
                     (_, "delta") => {
+                        logprobs.extend(event["logprobs"].as_array().into_iter().flatten().cloned());
                         assert_eq!(*part, in_part, "a part before its deltas");
                         said.push_str(event["delta"].as_str().unwrap());
                     }

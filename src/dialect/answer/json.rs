@@ -1,6 +1,7 @@
 //! Small JSON matters: strings in and out, and whether a text that comes in pieces is complete.
 
 use super::ReadError;
+use crate::dialect::model::Citation;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -116,6 +117,22 @@ pub use super::super::escape::push_string;
 pub fn push_member(out: &mut String, key: &str, text: &str) {
     out.extend(["\"", key, "\":"]);
     push_string(out, text);
+}
+
+/// Adds elements of a JSON array to others, all parted by commas.
+pub fn push_listed(list: &mut String, more: &str) {
+    if !list.is_empty() {
+        list.push(',');
+    }
+    list.push_str(more);
+}
+
+/// Writes the members of a citation that chat and Responses share.
+pub(super) fn push_page(out: &mut String, citation: &Citation<'_>, start: u64, end: u64) {
+    out.extend(["\"start_index\":", &start.to_string(), ",\"end_index\":", &end.to_string(), ","]);
+    push_member(out, "url", citation.url);
+    out.push(',');
+    push_member(out, "title", citation.title);
 }
 
 /// Follows a JSON object or array that comes in pieces until it is complete. Work is linear in the bytes.

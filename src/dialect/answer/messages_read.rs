@@ -4,16 +4,17 @@ use super::json::{count, for_each, object, some_text, text};
 use super::usage::read_messages;
 use super::{ReadError, Sink, Truncated, make_id};
 use crate::dialect::chat::says_something;
-use crate::dialect::model::{Block, Event, StopReason, Usage};
+use crate::dialect::model::{Block, Citation, Event, StopReason, Usage};
 use crate::dialect::splice::is_space;
-use crate::limits::{ANSWER_BLOCKS_MAX, ANSWER_CALLS_MAX};
+use crate::limits::{ANSWER_BLOCKS_MAX, ANSWER_CALLS_MAX, BLOCK_CITATIONS_MAX};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Reads one answer of one backend: every event of its stream in order, then the end; or a whole answer.
 ///
-/// Blocks of servers (searches and their results) and citations have no counterpart and are left out. Texts and
+/// Blocks of servers (searches and their results) have no counterpart and are left out, and so are citations of anything
+/// but pages. Texts and
 /// reasoning open with their first piece, so that an empty one never shows.
 #[derive(Debug)]
 pub struct MessagesReader {
@@ -23,6 +24,11 @@ pub struct MessagesReader {
     index: Option<u64>,
     /// Of the open block.
     signature: String,
+    /// Characters of text so far, and at the beginning of the open block.
+    chars: u64,
+    chars_before: u64,
+    /// Addresses and titles of the pages that the open block comes from.
+    cited: Vec<(String, String)>,
     blocks: usize,
     calls: usize,
     ids: Vec<String>,
@@ -87,6 +93,8 @@ struct Delta<'a> {
     #[serde(borrow, default)]
     signature: Raw<'a>,
     #[serde(borrow, default)]
+    citation: Raw<'a>,
+    #[serde(borrow, default)]
     stop_reason: Raw<'a>,
     #[serde(borrow, default)]
     stop_sequence: Raw<'a>,
@@ -113,6 +121,8 @@ struct Content<'a> {
     name: Raw<'a>,
     #[serde(borrow, default)]
     input: Raw<'a>,
+    #[serde(borrow, default)]
+    citations: Raw<'a>,
 }
 
 #[derive(Deserialize)]
@@ -145,6 +155,9 @@ impl MessagesReader {
             open: Open::Nothing,
             index: None,
             signature: String::new(),
+            chars: 0,
+            chars_before: 0,
+            cited: Vec::new(),
             blocks: 0,
             calls: 0,
             ids: Vec::new(),
@@ -365,6 +378,13 @@ impl MessagesReader {
             "text" => {
                 self.open = Open::Text { shown: false };
                 self.text(&some_text(block.text).unwrap_or_default(), sink);
+                if let Some(list) = block.citations.filter(|_| says_something(block.citations)) {
+                    // What is misshapen is nothing that an answer could not do without.
+                    let _ = for_each(list.get(), &mut |citation: &RawValue| {
+                        self.cite(Some(citation));
+                        Ok(())
+                    });
+                }
             }
             "thinking" => {
                 self.open = Open::Thinking { shown: false };
@@ -405,8 +425,10 @@ impl MessagesReader {
         if !piece.is_empty() {
             if let Open::Text { shown: shown @ false } = &mut self.open {
                 *shown = true;
+                self.chars_before = self.chars;
                 sink(Event::Open(Block::Text));
             }
+            self.chars = self.chars.saturating_add(piece.chars().count() as u64);
             self.say(piece, sink);
         }
     }
@@ -444,6 +466,7 @@ impl MessagesReader {
             ("thinking_delta", Open::Thinking { .. }) => {
                 self.thinking(&some_text(delta.thinking).unwrap_or_default(), sink);
             }
+            ("citations_delta", Open::Text { .. }) => self.cite(delta.citation),
             ("signature_delta", Open::Thinking { .. }) => {
                 self.signature.push_str(&some_text(delta.signature).unwrap_or_default());
             }
@@ -458,12 +481,42 @@ impl MessagesReader {
         Ok(())
     }
 
+    /// Keeps a source for the end of its block, if it is a page: other places have no counterpart.
+    fn cite(&mut self, citation: Raw<'_>) {
+        #[derive(Deserialize)]
+        struct Page<'a> {
+            #[serde(borrow, default)]
+            url: Raw<'a>,
+            /// Of a search result that the client sent.
+            #[serde(borrow, default)]
+            source: Raw<'a>,
+            #[serde(borrow, default)]
+            title: Raw<'a>,
+        }
+        let Some(page) = citation.and_then(|raw| serde_json::from_str::<Page<'_>>(raw.get()).ok()) else {
+            return;
+        };
+        let source = || some_text(page.source).filter(|source| source.starts_with("http"));
+        if let Some(url) = some_text(page.url).or_else(source)
+            && self.cited.len() < BLOCK_CITATIONS_MAX
+        {
+            self.cited.push((url.into_owned(), text(page.title).unwrap_or_default().into_owned()));
+        }
+    }
+
     fn close(&mut self, sink: Sink<'_>) {
+        let cited = std::mem::take(&mut self.cited);
         let signature = std::mem::take(&mut self.signature);
         let signature = Some(signature.as_str()).filter(|signature| !signature.is_empty());
         match std::mem::replace(&mut self.open, Open::Nothing) {
             Open::Nothing | Open::Ignored | Open::Text { shown: false } => {}
-            Open::Text { shown: true } => sink(Event::Close { signature: None }),
+            Open::Text { shown: true } => {
+                for (url, title) in cited {
+                    let (start, end) = (self.chars_before, self.chars);
+                    sink(Event::Cited(Citation { url: &url, title: &title, start, end }));
+                }
+                sink(Event::Close { signature: None });
+            }
             Open::Thinking { shown } => {
                 if !shown && signature.is_some() {
                     sink(Event::Open(Block::Thinking));

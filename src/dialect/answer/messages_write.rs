@@ -59,6 +59,8 @@ impl MessagesWriter {
             Event::Open(block) => self.open(block, out),
             Event::Delta(piece) => self.delta(piece, out),
             Event::Close { signature } => self.close(signature, out),
+            // Anthropic's citations hold an index that only Anthropic can make, and refuses from others.
+            Event::Cited(_) | Event::Logprobs(_) => {}
             Event::Finish { reason, stop_sequence, usage } => {
                 self.start(usage, out);
                 self.frame.clear();

@@ -5,6 +5,7 @@
 
 pub mod any;
 mod assemble;
+mod built_in;
 pub mod chat_read;
 pub mod chat_write;
 pub mod failure;

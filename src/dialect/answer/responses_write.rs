@@ -1,9 +1,10 @@
 //! Events as the stream of a response (openai-responses §4 to §6).
 
-use super::json::{custom_input, push_member, push_string};
+use super::built_in;
+use super::json::{custom_input, push_listed, push_member, push_page, push_string};
 use super::usage::responses_json;
 use super::{Names, Out, make_id};
-use crate::dialect::model::{Block, ClientTools, Event, Failure, StopReason, Usage};
+use crate::dialect::model::{Block, Citation, ClientTools, Event, Failure, StopReason, ToolKind, Usage};
 use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
 use crate::limits::STREAM_OUTPUT_BYTES_MAX;
 use std::fmt::Write;
@@ -74,11 +75,25 @@ pub struct ResponsesWriter {
     item: Option<Item>,
     /// What the open item says so far: text, or arguments.
     said: String,
+    /// What else its text has.
+    extras: Extras,
+    /// Log probabilities of the next piece of text.
+    logprobs: String,
+    /// Characters of the texts finished.
+    chars: u64,
     output_max: usize,
     frame: String,
     refused: bool,
     begun: bool,
     ended: bool,
+}
+
+/// What a text has beside its words, each as JSON parted by commas.
+#[derive(Debug, Default)]
+struct Extras {
+    annotations: String,
+    annotated: usize,
+    logprobs: String,
 }
 
 #[derive(Debug)]
@@ -101,6 +116,8 @@ enum Kind {
     Reasoning,
     Function,
     Custom,
+    /// A tool that needs no definition. Its item is announced when it is complete.
+    BuiltIn(ToolKind),
 }
 
 /// How an item or answer ended.
@@ -134,6 +151,9 @@ impl ResponsesWriter {
             index: 0,
             item: None,
             said: String::new(),
+            extras: Extras::default(),
+            logprobs: String::new(),
+            chars: 0,
             output_max: STREAM_OUTPUT_BYTES_MAX,
             frame: String::new(),
             refused: false,
@@ -166,6 +186,11 @@ impl ResponsesWriter {
             Event::Start { .. } => self.start(out),
             Event::Open(block) => self.open(&block, out),
             Event::Delta(piece) => self.delta(piece, out),
+            Event::Cited(citation) => self.cite(&citation, out),
+            Event::Logprobs(list) if self.logprobs.len() + list.len() <= self.output_max => {
+                push_listed(&mut self.logprobs, list);
+            }
+            Event::Logprobs(_) => {}
             Event::Close { signature } => {
                 if let (Some(signature), Some(item)) = (signature, &mut self.item) {
                     item.encrypted = Some(format!("{MARK_SIGNATURE}{signature}"));
@@ -188,22 +213,25 @@ impl ResponsesWriter {
 
     fn open(&mut self, block: &Block<'_>, out: Out<'_>) {
         self.settle(Status::Completed, out);
+        self.extras = Extras::default();
         let item = self.item_of(block);
         self.refused |= item.kind == Kind::Refusal;
-        let json = item.json(Status::InProgress, None);
-        self.send(
-            "response.output_item.added",
-            &format!("\"output_index\":{},\"item\":{json}", self.index),
-            out,
-        );
+        if !matches!(item.kind, Kind::BuiltIn(_)) {
+            self.announce(&item.json(Status::InProgress, None), out);
+        }
         match item.kind {
             Kind::Text | Kind::Refusal => {
-                let body = format!("{},\"part\":{}", item.place, part(item.kind, ""));
+                let body = format!("{},\"part\":{}", item.place, part(item.kind, "", &self.extras));
                 self.send("response.content_part.added", &body, out);
             }
-            Kind::Reasoning | Kind::Function | Kind::Custom => {}
+            Kind::Reasoning | Kind::Function | Kind::Custom | Kind::BuiltIn(_) => {}
         }
         self.item = Some(item);
+    }
+
+    fn announce(&mut self, item: &str, out: Out<'_>) {
+        let body = format!("\"output_index\":{},\"item\":{item}", self.index);
+        self.send("response.output_item.added", &body, out);
     }
 
     fn item_of(&self, block: &Block<'_>) -> Item {
@@ -221,14 +249,20 @@ impl ResponsesWriter {
                 let tool = self.tools.0.get(name);
                 push_string(&mut name_json, tool.map_or(name, |tool| &tool.name));
                 push_member(&mut call, "call_id", id);
-                call.extend([",\"name\":", &name_json]);
+                // A tool without a definition has no name either.
+                if tool.is_none_or(|tool| matches!(tool.kind, ToolKind::Function | ToolKind::Custom)) {
+                    call.extend([",\"name\":", &name_json]);
+                }
                 if let Some(namespace) = tool.and_then(|tool| tool.namespace.as_deref()) {
                     call.push(',');
                     push_member(&mut call, "namespace", namespace);
                 }
-                match tool.is_some_and(|tool| tool.custom) {
-                    true => (Kind::Custom, "ctc_", ""),
-                    false => (Kind::Function, "fc_", ""),
+                match tool.map(|tool| tool.kind).unwrap_or_default() {
+                    ToolKind::Function => (Kind::Function, "fc_", ""),
+                    ToolKind::Custom => (Kind::Custom, "ctc_", ""),
+                    kind @ ToolKind::LocalShell => (Kind::BuiltIn(kind), "lsh_", ""),
+                    kind @ ToolKind::Shell => (Kind::BuiltIn(kind), "sh_", ""),
+                    kind @ ToolKind::ApplyPatch => (Kind::BuiltIn(kind), "apc_", ""),
                 }
             }
         };
@@ -238,7 +272,8 @@ impl ResponsesWriter {
     }
 
     fn delta(&mut self, piece: &str, out: Out<'_>) {
-        if self.output.len() + self.said.len() + piece.len() > self.output_max {
+        let held = self.said.len() + self.extras.size() + self.logprobs.len();
+        if self.output.len() + held + piece.len() > self.output_max {
             self.fail(Failure::Server, "The answer is longer than this proxy holds.", out);
             return;
         }
@@ -246,18 +281,45 @@ impl ResponsesWriter {
         let first = self.said.is_empty();
         self.said.push_str(piece);
         let (name, tail) = match item.kind {
+            Kind::Text if !self.logprobs.is_empty() => return self.probable(piece, out),
             Kind::Text => ("response.output_text.delta", ",\"logprobs\":[]"),
             Kind::Refusal => ("response.refusal.delta", ""),
             Kind::Reasoning => ("response.reasoning_summary_text.delta", ""),
             Kind::Function => ("response.function_call_arguments.delta", ""),
             // Wrapped in JSON: unwrapped when it is complete.
-            Kind::Custom => return,
+            Kind::Custom | Kind::BuiltIn(_) => return,
         };
         if first && item.kind == Kind::Reasoning {
-            let body = format!("{},\"part\":{}", item.place, part(Kind::Reasoning, ""));
+            let body = format!("{},\"part\":{}", item.place, part(Kind::Reasoning, "", &self.extras));
             self.send("response.reasoning_summary_part.added", &body, out);
         }
         self.send_delta(name, piece, tail, out);
+    }
+
+    /// A piece of text with its log probabilities.
+    fn probable(&mut self, piece: &str, out: Out<'_>) {
+        let list = std::mem::take(&mut self.logprobs);
+        self.send_delta("response.output_text.delta", piece, &format!(",\"logprobs\":[{list}]"), out);
+        push_listed(&mut self.extras.logprobs, &list);
+    }
+
+    /// Says where text of the open item comes from; what comes behind its item has no place any more.
+    fn cite(&mut self, citation: &Citation<'_>, out: Out<'_>) {
+        let Some(item) = self.item.as_ref().filter(|item| item.kind == Kind::Text) else { return };
+        let size = citation.url.len() + citation.title.len();
+        if self.output.len() + self.said.len() + self.extras.size() + size > self.output_max {
+            return;
+        }
+        // Chat counts over all text, a part over its own.
+        let own = |at: u64| at.saturating_sub(self.chars);
+        let mut json = String::from("{\"type\":\"url_citation\",");
+        push_page(&mut json, citation, own(citation.start), own(citation.end));
+        json.push('}');
+        let index = self.extras.annotated;
+        let body = format!("{},\"annotation_index\":{index},\"annotation\":{json}", item.place);
+        self.send("response.output_text.annotation.added", &body, out);
+        self.extras.annotated += 1;
+        push_listed(&mut self.extras.annotations, &json);
     }
 
     /// A delta of the open item, without a copy in between.
@@ -293,14 +355,13 @@ impl ResponsesWriter {
         let place = &item.place;
         let mut text = String::new();
         push_string(&mut text, &said);
-        let part_done = format!("{place},\"part\":{}", part(kind, &said));
+        let extras = std::mem::take(&mut self.extras);
+        let part_done = format!("{place},\"part\":{}", part(kind, &said, &extras));
         match kind {
             Kind::Text => {
-                self.send(
-                    "response.output_text.done",
-                    &format!("{place},\"text\":{text},\"logprobs\":[]"),
-                    out,
-                );
+                self.chars = self.chars.saturating_add(said.chars().count() as u64);
+                let body = format!("{place},\"text\":{text},\"logprobs\":[{}]", extras.logprobs);
+                self.send("response.output_text.done", &body, out);
                 self.send("response.content_part.done", &part_done, out);
             }
             Kind::Refusal => {
@@ -319,8 +380,9 @@ impl ResponsesWriter {
             Kind::Custom => {
                 self.send("response.custom_tool_call_input.done", &format!("{place},\"input\":{text}"), out);
             }
+            Kind::BuiltIn(_) => self.announce(&item.json(Status::InProgress, Some((&said, &extras))), out),
         }
-        let json = item.json(status, Some(&said));
+        let json = item.json(status, Some((&said, &extras)));
         self.send(
             "response.output_item.done",
             &format!("\"output_index\":{},\"item\":{json}", self.index),
@@ -385,21 +447,30 @@ impl ResponsesWriter {
     }
 }
 
+impl Extras {
+    fn size(&self) -> usize {
+        self.annotations.len() + self.logprobs.len()
+    }
+}
+
 impl Item {
     /// The item as JSON; without `said` it has only begun.
-    fn json(&self, status: Status, said: Option<&str>) -> String {
+    fn json(&self, status: Status, said: Option<(&str, &Extras)>) -> String {
         let (id, status) = (&self.id, status.word());
-        let text = said.unwrap_or_default();
+        let text = said.map(|(text, _)| text).unwrap_or_default();
         match self.kind {
             Kind::Text | Kind::Refusal => {
-                let content = said.map(|text| part(self.kind, text)).unwrap_or_default();
+                let content = said.map(|(text, extras)| part(self.kind, text, extras)).unwrap_or_default();
                 format!(
                     "{{\"type\":\"message\",\"id\":\"{id}\",\"status\":\"{status}\",\"role\":\"assistant\",\
                      \"content\":[{content}]}}"
                 )
             }
             Kind::Reasoning => {
-                let summary = if text.is_empty() { String::new() } else { part(self.kind, text) };
+                let summary = match said {
+                    Some((text, extras)) if !text.is_empty() => part(self.kind, text, extras),
+                    _ => String::new(),
+                };
                 let mut json = format!("{{\"type\":\"reasoning\",\"id\":\"{id}\",\"summary\":[{summary}]");
                 if let Some(encrypted) = &self.encrypted {
                     json.push(',');
@@ -414,6 +485,20 @@ impl Item {
                 json.extend([",\"status\":\"", status, "\"}"]);
                 json
             }
+            Kind::BuiltIn(kind) => {
+                let name = match kind {
+                    ToolKind::LocalShell => "local_shell_call",
+                    ToolKind::Shell => "shell_call",
+                    _ => "apply_patch_call",
+                };
+                // An operation has no word for what was cut off.
+                let status = match (kind, status) {
+                    (ToolKind::ApplyPatch, "incomplete") => "in_progress",
+                    (_, status) => status,
+                };
+                let (call, action) = (&self.call, built_in::member(kind, text));
+                format!("{{\"type\":\"{name}\",\"id\":\"{id}\",{call},{action},\"status\":\"{status}\"}}")
+            }
             Kind::Custom => {
                 let mut json = format!("{{\"type\":\"custom_tool_call\",\"id\":\"{id}\",{},", self.call);
                 push_member(&mut json, "input", text);
@@ -426,7 +511,7 @@ impl Item {
 }
 
 /// A part of an item's content or summary.
-fn part(kind: Kind, text: &str) -> String {
+fn part(kind: Kind, text: &str, extras: &Extras) -> String {
     let mut json = String::new();
     match kind {
         Kind::Refusal => {
@@ -440,7 +525,13 @@ fn part(kind: Kind, text: &str) -> String {
         _ => {
             json.push_str("{\"type\":\"output_text\",");
             push_member(&mut json, "text", text);
-            json.push_str(",\"annotations\":[],\"logprobs\":[]");
+            json.extend([
+                ",\"annotations\":[",
+                &extras.annotations,
+                "],\"logprobs\":[",
+                &extras.logprobs,
+                "]",
+            ]);
         }
     }
     json.push('}');

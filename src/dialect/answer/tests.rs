@@ -5,8 +5,11 @@ use super::grammar::{Frames, Grammar, Said, SaidEnd, check_chat, check_messages,
 use super::think::ThinkTags;
 use super::*;
 use crate::dialect::error::ApiError;
-use crate::dialect::model::{Block, ClientTool, ClientTools, Event, Failure, MARK, StopReason, Usage};
+use crate::dialect::model::{
+    Block, ClientTool, ClientTools, Event, Failure, MARK, StopReason, ToolKind, Usage,
+};
 use crate::http::sse::{SseParser, push_event};
+use crate::limits::BLOCK_CITATIONS_MAX;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -713,15 +716,15 @@ fn interleaved_calls_come_out_whole() {
 // --- Tools as the client knows them -------------------------------------------------------------------------
 
 fn client_tools() -> ClientTools {
-    let tool = |name: &str, namespace: Option<&str>, custom| ClientTool {
+    let tool = |name: &str, namespace: Option<&str>, kind| ClientTool {
         name: name.into(),
         namespace: namespace.map(str::to_owned),
-        custom,
+        kind,
     };
     ClientTools(HashMap::from([
-        ("apply_patch".to_owned(), tool("apply_patch", None, true)),
-        ("agents__spawn".to_owned(), tool("spawn", Some("agents"), false)),
-        ("mcp_read".to_owned(), tool("mcp.read", None, false)),
+        ("apply_patch".to_owned(), tool("apply_patch", None, ToolKind::Custom)),
+        ("agents__spawn".to_owned(), tool("spawn", Some("agents"), ToolKind::Function)),
+        ("mcp_read".to_owned(), tool("mcp.read", None, ToolKind::Function)),
     ]))
 }
 
@@ -765,6 +768,61 @@ fn responses_clients_get_custom_and_namespace_calls() {
 }
 
 #[test]
+fn responses_clients_get_calls_of_tools_that_need_no_definition() {
+    let tool = |name: &str, kind| (name.to_owned(), ClientTool { name: name.into(), namespace: None, kind });
+    let tools = ClientTools(HashMap::from([
+        tool("local_shell", ToolKind::LocalShell),
+        tool("shell", ToolKind::Shell),
+        tool("apply_patch", ToolKind::ApplyPatch),
+    ]));
+    let calls = |reason: StopReason, sink: Sink<'_>| {
+        sink(Event::Start { id: "", model: "", usage: Usage::default() });
+        sink(Event::Open(Block::Text));
+        sink(Event::Delta("Look:"));
+        sink(Event::Close { signature: None });
+        let all: [(&str, &[&str]); 3] = [
+            ("local_shell", &["{\"command\":[\"ls\"", ",\"-l\"]}"]),
+            ("shell", &[]),
+            ("apply_patch", &["{\"type\":\"delete_file\",\"path\":\"a\"", "}"]),
+        ];
+        for (name, pieces) in all {
+            sink(Event::Open(Block::Tool { id: name, name, signature: None }));
+            let cut = reason == StopReason::MaxTokens && name == "apply_patch";
+            pieces.iter().take(if cut { 1 } else { 2 }).for_each(|piece| sink(Event::Delta(piece)));
+            sink(Event::Close { signature: None });
+        }
+        sink(Event::Finish { reason, stop_sequence: None, usage: Usage::default() });
+    };
+    for reason in [StopReason::ToolUse, StopReason::MaxTokens] {
+        let response = check_responses(&written("responses", &tools, |sink| calls(reason, sink)));
+        let mut fold = Fold::default();
+        calls(reason, &mut |event| fold.event(event));
+        let whole = fold.into_responses(&names(), tools.clone(), Echo::default());
+        assert_eq!(serde_json::from_str::<Value>(&whole).unwrap(), response);
+        let mut output = response["output"].clone();
+        let items = output.as_array_mut().unwrap();
+        items.remove(0);
+        items.iter_mut().for_each(|item| drop(item.as_object_mut().unwrap().remove("id")));
+        let last = match reason {
+            StopReason::ToolUse => {
+                serde_json::json!({"type":"apply_patch_call","call_id":"apply_patch","status":"completed",
+                "operation":{"type":"delete_file","path":"a"}})
+            }
+            _ => serde_json::json!({"type":"apply_patch_call","call_id":"apply_patch","status":"in_progress",
+                "operation":{"type":"update_file","path":"","diff":"{\"type\":\"delete_file\",\"path\":\"a\""}}),
+        };
+        let expected = serde_json::json!([
+            {"type":"local_shell_call","call_id":"local_shell","status":"completed",
+                "action":{"type":"exec","command":["ls","-l"],"env":{}}},
+            {"type":"shell_call","call_id":"shell","status":"completed",
+                "action":{"commands":[],"timeout_ms":null,"max_output_length":null}},
+            last,
+        ]);
+        assert_eq!(output, expected);
+    }
+}
+
+#[test]
 fn chat_and_messages_clients_get_their_own_names() {
     let frames = written("chat", &client_tools(), calls);
     check_chat(&frames, true);
@@ -783,6 +841,175 @@ fn chat_and_messages_clients_get_their_own_names() {
     let frames = written("messages", &client_tools(), calls);
     check_messages(&frames);
     assert!(frames.iter().any(|(_, data)| data.contains(r#""name":"mcp.read""#)));
+}
+
+// --- What texts have beside their words ----------------------------------------------------------------------
+
+const LOGPROBS: [&str; 2] = [
+    r#"{"token":"Hé","logprob":-0.1,"bytes":[72],"top_logprobs":[{"token":"Yo","logprob":-2.5,"bytes":null}]}"#,
+    r#"{"token":"llo","logprob":-1e-3,"bytes":[108],"top_logprobs":[]}"#,
+];
+const CITED: &str = r#"{"type":"url_citation","url_citation":{"url":"https://a.example/\"x\"","title":"A","start_index":3,"end_index":5}}"#;
+
+/// The same answer whole and as a stream: two texts around a call, log probabilities, a citation in each text.
+fn cited_chat(stream: bool) -> Vec<String> {
+    let second = CITED.replace("3,", "7,").replace("5}", "9}");
+    let logprobs = |list: &str| format!(r#"{{"content":[{list}],"refusal":null}}"#);
+    let call = r#"[{"index":0,"id":"c","function":{"name":"f","arguments":"{}"}}]"#;
+    if !stream {
+        let message =
+            format!(r#"{{"content":"Héllo","annotations":[{CITED},{{"type":"file"}}],"tool_calls":{call}}}"#);
+        let logprobs = logprobs(&LOGPROBS.join(","));
+        return vec![format!(
+            r#"{{"choices":[{{"message":{message},"logprobs":{logprobs},"finish_reason":"tool_calls"}}]}}"#
+        )];
+    }
+    let chunk = |delta: &str, more: &str| format!(r#"{{"choices":[{{"index":0,"delta":{delta}{more}}}]}}"#);
+    vec![
+        chunk(r#"{"content":"Hé"}"#, &format!(r#","logprobs":{}"#, logprobs(LOGPROBS[0]))),
+        chunk(r#"{"content":"llo"}"#, &format!(r#","logprobs":{}"#, logprobs(LOGPROBS[1]))),
+        chunk(&format!(r#"{{"annotations":[{CITED}]}}"#), ""),
+        chunk(&format!(r#"{{"tool_calls":{call}}}"#), r#","logprobs":null"#),
+        chunk(
+            &format!(r#"{{"content":"dear","annotations":[{second},{{"type":"url_citation"}},7]}}"#),
+            r#","logprobs":{"content":[]}"#,
+        ),
+        chunk("{}", r#","finish_reason":"tool_calls""#),
+        "[DONE]".to_owned(),
+    ]
+}
+
+fn read_cited(stream: bool, sink: Sink<'_>) {
+    let mut reader = ChatReader::new(1, ThinkTags::None);
+    for data in cited_chat(stream) {
+        match stream {
+            true => reader.event("", &data, sink).unwrap(),
+            false => reader.whole(&data, sink).unwrap(),
+        }
+    }
+    reader.end(true, sink).unwrap();
+}
+
+#[test]
+fn sources_and_probabilities_reach_responses_clients() {
+    let probable: Value = serde_json::from_str(&format!("[{}]", LOGPROBS.join(","))).unwrap();
+    let source = |start: u64, end: u64| {
+        serde_json::json!([{"type":"url_citation","url":"https://a.example/\"x\"","title":"A",
+            "start_index":start,"end_index":end}])
+    };
+    for stream in [false, true] {
+        let mut fold = Fold::default();
+        read_cited(stream, &mut |event| fold.event(event));
+        let whole = fold.into_responses(&names(), ClientTools::default(), Echo::default());
+        let response =
+            check_responses(&written("responses", &ClientTools::default(), |sink| read_cited(stream, sink)));
+        assert_eq!(serde_json::from_str::<Value>(&whole).unwrap(), response);
+        let part = &response["output"][0]["content"][0];
+        assert_eq!(
+            (&part["text"], &part["logprobs"], &part["annotations"]),
+            (&"Héllo".into(), &probable, &source(3, 5))
+        );
+        if stream {
+            let part = &response["output"][2]["content"][0];
+            assert_eq!((&part["text"], &part["logprobs"]), (&"dear".into(), &Value::from([(); 0].to_vec())));
+            assert_eq!(part["annotations"], source(2, 4), "counted in the part");
+        }
+    }
+}
+
+#[test]
+fn sources_and_probabilities_reach_chat_clients() {
+    for stream in [false, true] {
+        let frames = written("chat", &ClientTools::default(), |sink| read_cited(stream, sink));
+        check_chat(&frames, true);
+        let mut fold = Fold::default();
+        read_cited(stream, &mut |event| fold.event(event));
+        let whole: Value = serde_json::from_str(&fold.into_chat(&names(), &ClientTools::default())).unwrap();
+        let choice = &whole["choices"][0];
+        let expected: Value = serde_json::from_str(CITED).unwrap();
+        assert_eq!(choice["message"]["annotations"][0], expected);
+        let chunks: Vec<Value> =
+            frames.iter().filter_map(|(_, data)| serde_json::from_str(data).ok()).collect();
+        let deltas = chunks.iter().filter_map(|chunk| chunk["choices"].get(0));
+        let probable: Vec<Value> = deltas
+            .clone()
+            .filter_map(|choice| choice["logprobs"]["content"].as_array())
+            .flatten()
+            .cloned()
+            .collect();
+        let cited: Vec<Value> = deltas
+            .filter_map(|choice| choice["delta"]["annotations"].as_array())
+            .flatten()
+            .cloned()
+            .collect();
+        assert_eq!(choice["logprobs"]["content"], Value::from(probable));
+        assert_eq!(choice["logprobs"]["content"].as_array().unwrap().len(), 2);
+        assert_eq!(choice["message"]["annotations"], Value::from(cited));
+        check_messages(&written("messages", &ClientTools::default(), |sink| read_cited(stream, sink)));
+    }
+}
+
+#[test]
+fn pages_that_claude_cites_are_known_by_their_text() {
+    let page = r#"{"type":"web_search_result_location","url":"https://a.example","title":null,"encrypted_index":"x","cited_text":"y"}"#;
+    let result = r#"{"type":"search_result_location","source":"https://b.example","title":"B"}"#;
+    let other = r#"{"type":"char_location","document_title":"Notes","start_char_index":0}"#;
+    let whole = format!(
+        r#"{{"content":[{{"type":"text","text":"Über "}},{{"type":"text","text":"grün","citations":[{page},{other},{result},7]}},{{"type":"text","text":"!","citations":null}}],"stop_reason":"end_turn"}}"#
+    );
+    let mut grammar = Grammar::default();
+    MessagesReader::new(1).whole(&whole, &mut |event| grammar.event(&event)).unwrap();
+    let expected = ["https://a.example  5..9", "https://b.example B 5..9"];
+    assert_eq!(grammar.said.cited, expected);
+    let block = |index: usize, text: &str| {
+        format!(
+            r#"{{"type":"content_block_delta","index":{index},"delta":{{"type":"text_delta","text":"{text}"}}}}"#
+        )
+    };
+    let cite = |index: usize, citation: &str| {
+        format!(
+            r#"{{"type":"content_block_delta","index":{index},"delta":{{"type":"citations_delta","citation":{citation}}}}}"#
+        )
+    };
+    let stop = |index: usize| format!(r#"{{"type":"content_block_stop","index":{index}}}"#);
+    let start = |index: usize| {
+        format!(
+            r#"{{"type":"content_block_start","index":{index},"content_block":{{"type":"text","text":""}}}}"#
+        )
+    };
+    let mut grammar = Grammar::default();
+    let mut reader = MessagesReader::new(1);
+    for data in [
+        r#"{"type":"message_start","message":{}}"#.to_owned(),
+        start(0),
+        block(0, "Über "),
+        stop(0),
+        start(1),
+        cite(1, page),
+        block(1, "gr"),
+        cite(1, other),
+        block(1, "ün"),
+        cite(1, result),
+        stop(1),
+        // Cited, but empty: there is no text to belong to.
+        start(2),
+        cite(2, page),
+        stop(2),
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#.to_owned(),
+    ] {
+        reader.event("", &data, &mut |event| grammar.event(&event)).unwrap();
+    }
+    reader.end(true, &mut |event| grammar.event(&event)).unwrap();
+    assert_eq!(grammar.said.cited, expected);
+    for (over, kept) in [(0, BLOCK_CITATIONS_MAX), (1, BLOCK_CITATIONS_MAX)] {
+        let pages = vec![page; BLOCK_CITATIONS_MAX + over].join(",");
+        let whole = format!(
+            r#"{{"content":[{{"type":"text","text":"x","citations":[{pages}]}}],"stop_reason":"end_turn"}}"#
+        );
+        let mut grammar = Grammar::default();
+        MessagesReader::new(1).whole(&whole, &mut |event| grammar.event(&event)).unwrap();
+        assert_eq!(grammar.said.cited.len(), kept, "{over} over");
+    }
 }
 
 // --- Endings ------------------------------------------------------------------------------------------------

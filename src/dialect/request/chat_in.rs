@@ -1,7 +1,7 @@
 //! Reads a Chat Completions request (openai-chat §1 to §3) into the neutral form.
 
 use super::super::error::ApiError;
-use super::super::model::{Format, Part, Request, Role, Tool, ToolChoice};
+use super::super::model::{Format, Part, Request, Role, Tool, ToolChoice, ToolKind};
 use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts};
 use super::parts::{call_arguments, effort, file, left_out, schema, source};
 use super::tools::{Names, custom, custom_arguments, keep, settle};
@@ -247,7 +247,7 @@ fn read_tools<'a>(
                     )),
                     None => None,
                 };
-                match names.define(None, name.clone(), true) {
+                match names.define(None, name.clone(), ToolKind::Custom) {
                     Some(name) => request.tools.push(custom(name, description, grammar)),
                     None => note(&mut request.dropped, &name),
                 }
@@ -268,7 +268,7 @@ fn define<'a>(
     let description = function.description.opt(&path.key("description"))?;
     let schema = schema(function.parameters, &path.key("parameters"))?;
     let strict = function.strict.opt(&path.key("strict"))?.unwrap_or(false);
-    match names.define(None, name.clone(), false) {
+    match names.define(None, name.clone(), ToolKind::Function) {
         Some(name) => request.tools.push(Tool { name, description, schema, strict }),
         None => note(&mut request.dropped, &name),
     }
@@ -354,20 +354,20 @@ fn read_assistant<'a>(
         if call.r#type.opt(&path.key("type"))?.as_deref() == Some("custom") {
             let path = path.key("custom");
             let Object(call) = call.custom.need(&path)?;
-            let name = names.called(None, call.name.need(&path.key("name"))?, true);
+            let name = names.called(None, call.name.need(&path.key("name"))?, ToolKind::Custom);
             let input = call.input.opt(&path.key("input"))?.unwrap_or_default();
             turns.call(id, name, custom_arguments(&input).into(), signature);
         } else {
             let path = path.key("function");
             let Object(call) = call.function.need(&path)?;
-            let name = names.called(None, call.name.need(&path.key("name"))?, false);
+            let name = names.called(None, call.name.need(&path.key("name"))?, ToolKind::Function);
             let arguments = call_arguments(call.arguments, &path.key("arguments"))?;
             turns.call(id, name, arguments, signature);
         }
     }
     let path = path.key("function_call");
     if let Some(Object(call)) = message.function_call.opt(&path)? {
-        let name = names.called(None, call.name.need(&path.key("name"))?, false);
+        let name = names.called(None, call.name.need(&path.key("name"))?, ToolKind::Function);
         turns.call(None, name, call_arguments(call.arguments, &path.key("arguments"))?, None);
     }
     Ok(())

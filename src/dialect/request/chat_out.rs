@@ -6,11 +6,11 @@ use super::json::{Members, push_inside, push_string};
 use super::schema::cleaned;
 use super::tools::fit_id;
 use super::{Target, note};
-use crate::provider::quirks::{Quirks, ToolChoices};
+use crate::provider::quirks::{Bounds, EFFORTS, Quirks, ToolChoices};
 use std::borrow::Cow;
 
 /// What Google documents for a call whose signature nobody knows.
-const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+pub(super) const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 /// Longest `user` that OpenAI takes, in characters.
 const USER_CHARS_MAX: usize = 64;
 
@@ -59,9 +59,7 @@ impl<'w> Writer<'w> {
         let mut text = request.system.join("\n\n");
         let format = self.quirks.written.json_schema && !self.quirks.drop_params.iter().any(is_format);
         let line = match &request.format {
-            Format::JsonSchema { schema, .. } if !format => {
-                Some(format!("Answer with one JSON object only. It must fit this JSON schema:\n{schema}"))
-            }
+            Format::JsonSchema { schema, .. } if !format => Some(schema_words(schema)),
             Format::JsonObject if self.quirks.drop_params.iter().any(is_format) => {
                 Some("Answer with one JSON object only.".to_owned())
             }
@@ -144,7 +142,7 @@ impl<'w> Writer<'w> {
     }
 
     fn assistant(&mut self, list: &mut MessageList<'_>, parts: &[Part<'_>], is_last: bool) {
-        let quirks = self.quirks.written;
+        let quirks = &self.quirks.written;
         let texts = parts.iter().filter_map(|part| match part {
             Part::Text(text) | Part::System(text) | Part::Refusal(text) => Some(&**text),
             _ => None,
@@ -174,7 +172,7 @@ impl<'w> Writer<'w> {
     }
 
     fn calls(&mut self, out: &mut String, parts: &[Part<'_>]) {
-        let quirks = self.quirks.written;
+        let quirks = &self.quirks.written;
         let mut first = true;
         out.push('[');
         for part in parts {
@@ -319,7 +317,7 @@ impl<'w> Writer<'w> {
         if let Some(description) = &tool.description {
             function.text("description", description);
         }
-        function.raw("parameters", &cleaned(&tool.schema, self.quirks.written.schema_drop));
+        function.raw("parameters", &cleaned(&tool.schema, &self.quirks.written));
         if tool.strict && self.quirks.written.strict {
             function.raw("strict", "true");
         }
@@ -340,7 +338,7 @@ impl<'w> Writer<'w> {
                 if *strict {
                     inner.raw("strict", "true");
                 }
-                inner.raw("schema", &cleaned(schema, self.quirks.written.schema_drop));
+                inner.raw("schema", &cleaned(schema, &self.quirks.written));
                 inner.close();
             }
             _ => out.text("type", "json_object"),
@@ -349,7 +347,7 @@ impl<'w> Writer<'w> {
     }
 
     fn parameters(&mut self, body: &mut Members<'_>, request: &Request<'_>) {
-        let quirks = self.quirks.written;
+        let quirks = &self.quirks.written;
         let limit = request.max_tokens.or(quirks.max_tokens_default.map(u64::from));
         if let Some(limit) = limit {
             let most = quirks.max_tokens_cap.map_or(u64::MAX, u64::from);
@@ -361,8 +359,18 @@ impl<'w> Writer<'w> {
             [("temperature", request.temperature), ("top_p", request.top_p), ("top_k", request.top_k)]
         {
             let Some(value) = value else { continue };
+            let bounds = match name {
+                "temperature" => quirks.temperature,
+                "top_p" => quirks.top_p,
+                _ => None,
+            };
             if name == "top_k" && !quirks.top_k {
                 note(self.dropped, name);
+            } else if let Some(nearest) = bounds.and_then(|bounds| nearest(value.get(), bounds)) {
+                if self.takes(name) {
+                    note(self.dropped, name);
+                    body.raw(name, &nearest);
+                }
             } else if self.takes(name) {
                 body.raw(name, value.get());
             }
@@ -384,7 +392,7 @@ impl<'w> Writer<'w> {
                 }
                 continue;
             }
-            let new = quirks.renamed.iter().find(|(old, _)| old == name).map_or(*name, |(_, new)| new);
+            let new = quirks.renamed.iter().find(|(old, _)| old == name).map_or(*name, |(_, new)| &**new);
             let is_there = |name: &str| request.chat_only.iter().any(|(other, _)| *other == name);
             if self.takes(name) && (new == *name || !is_there(new)) {
                 body.raw(new, value.get());
@@ -419,7 +427,7 @@ impl<'w> Writer<'w> {
 
     fn effort(&mut self, body: &mut Members<'_>, effort: Option<Effort>) {
         let Some(effort) = effort else { return };
-        match clamped(effort, self.quirks.written.efforts) {
+        match clamped(effort, &self.quirks.written.efforts) {
             Some(word) if self.takes("reasoning_effort") => body.text("reasoning_effort", word),
             Some(_) => {}
             None => note(self.dropped, "reasoning_effort"),
@@ -427,8 +435,20 @@ impl<'w> Writer<'w> {
     }
 }
 
-fn is_format(param: &String) -> bool {
+/// A schema that the answer must fit, in words.
+pub(super) fn schema_words(schema: &str) -> String {
+    format!("Answer with one JSON object only. It must fit this JSON schema:\n{schema}")
+}
+
+pub(super) fn is_format(param: &String) -> bool {
     param == "response_format"
+}
+
+/// The number that is taken in place of one out of bounds.
+pub(super) fn nearest(number: &str, bounds: Bounds) -> Option<String> {
+    let value: f64 = number.parse().ok()?;
+    let outside = value < bounds.least || value > bounds.most;
+    outside.then(|| value.max(bounds.least).min(bounds.most).to_string())
 }
 
 /// Whether anything of a part of an assistant turn reaches a chat provider.
@@ -442,13 +462,12 @@ fn is_said(part: &Part<'_>) -> bool {
 
 /// The nearest word that the provider knows, rather up than down. `none` stands for itself only.
 fn clamped(effort: Effort, known: &[&'static str]) -> Option<&'static str> {
-    const WORDS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
     let at = effort as usize;
     let find = |word: &str| known.iter().find(|known| **known == word).copied();
     if effort == Effort::None {
         return find("none");
     }
-    let (below, above) = WORDS.split_at(at);
+    let (below, above) = EFFORTS.split_at(at);
     let above = above.iter().find_map(|word| find(word));
     above.or_else(|| below.iter().skip(1).rev().find_map(|word| find(word)))
 }

@@ -59,7 +59,7 @@ pub(super) fn is_object(text: &str) -> bool {
 }
 
 /// JSON without the white space between its tokens; `text` must be JSON.
-pub(super) fn compact(text: &str) -> Cow<'_, str> {
+pub(in super::super) fn compact(text: &str) -> Cow<'_, str> {
     let mut out: Option<String> = None;
     let (mut in_string, mut escaped, mut kept) = (false, false, 0);
     for (at, byte) in text.bytes().enumerate() {

@@ -1,7 +1,9 @@
 //! Reads an Anthropic Messages request (anthropic-messages §3 to §5) into the neutral form.
 
 use super::super::error::ApiError;
-use super::super::model::{Effort, Format, Part, Reasoning, Request, Role, Source, Tool, ToolChoice};
+use super::super::model::{
+    Effort, Format, Part, Reasoning, Request, Role, Source, Tool, ToolChoice, ToolKind,
+};
 use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, whole};
 use super::json::compact;
 use super::parts::{effort, left_out, schema, source};
@@ -163,7 +165,7 @@ fn read_tools<'a>(
         }
         let schema = schema(tool.input_schema, &schema_path)?;
         let strict = tool.strict.opt(&path.key("strict"))?.unwrap_or(false);
-        match names.define(None, name.clone(), false) {
+        match names.define(None, name.clone(), ToolKind::Function) {
             Some(name) => request.tools.push(Tool { name, description, schema, strict }),
             None => note(&mut request.dropped, &name),
         }
@@ -253,7 +255,7 @@ fn read_block<'a>(
     match (&*kind, role) {
         ("tool_use", Role::Assistant) => {
             let id = block.id.need(&path.key("id"))?;
-            let name = names.called(None, block.name.need(&path.key("name"))?, false);
+            let name = names.called(None, block.name.need(&path.key("name"))?, ToolKind::Function);
             let input = match block.input.map(RawValue::get) {
                 None => "{}".into(),
                 Some(input) if input.starts_with('{') => compact(input),

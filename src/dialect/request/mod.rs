@@ -13,11 +13,14 @@ mod json;
 pub mod messages_in;
 pub mod messages_out;
 mod parts;
+pub mod repair;
 pub mod responses_in;
 mod responses_parts;
 mod schema;
 mod tools;
 mod turns;
+
+pub(super) use json::compact;
 
 use super::model::{ClientTools, Part, Reasoning, Request, Role};
 use crate::limits::{DROPPED_NAME_BYTES_MAX, DROPPED_NAMES_MAX};

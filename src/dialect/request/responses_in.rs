@@ -1,12 +1,12 @@
 //! Reads a Responses request (openai-responses §1 to §3) into the neutral form, after the items of earlier turns.
 
 use super::super::error::ApiError;
-use super::super::model::{ClientTools, Format, Part, Request, Role, Tool, ToolChoice};
-use super::fields::{Body, Content, Field, List, Object, Path, Shape, TextOr, value};
+use super::super::model::{ClientTools, Format, Part, Request, Role, Tool, ToolChoice, ToolKind};
+use super::fields::{Body, Content, Field, List, Object, Path, Shape, TextOr, value, whole};
 use super::json::{Members, compact};
 use super::note;
 use super::parts::{call_arguments, effort, schema};
-use super::responses_parts::{Block, collect_texts, shown};
+use super::responses_parts::{Block, built_in, collect_texts, shown};
 use super::tools::{Names, custom, custom_arguments, keep, settle};
 use super::turns::Turns;
 use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
@@ -115,7 +115,12 @@ struct TextFormat<'a> {
 #[serde(default, bound(deserialize = "'de: 'a"))]
 struct ReasoningOptions<'a> {
     effort: Field<Cow<'a, str>>,
+    context: Option<&'a RawValue>,
+    mode: Option<&'a RawValue>,
 }
+
+#[derive(Deserialize, Default)]
+struct StreamOptions {}
 
 type ResponsesBody<'a> = Body<'a, Input<'a>, ToolDef<'a>>;
 
@@ -123,7 +128,8 @@ type ResponsesBody<'a> = Body<'a, Input<'a>, ToolDef<'a>>;
 ///
 /// # Errors
 /// 400, naming the field, if the body is not JSON, a field has the wrong type, one that must be there is missing, or
-/// it needs something that is kept at OpenAI only (`prompt`, `conversation`, `item_reference`).
+/// it needs something that is kept at OpenAI only (`prompt`, `conversation`, `item_reference`) or goes on there without
+/// its client (`background`).
 pub fn read(body: &str) -> Result<ReadResponses<'_>, ApiError> {
     read_after::<&str>(&[], body)
 }
@@ -139,6 +145,10 @@ pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<
             let path = Path::Top(kept_elsewhere);
             return Err(path.error("refers to something kept at OpenAI; send the input itself"));
         }
+    }
+    if body.take("background")?.unwrap_or(false) {
+        let path = Path::Top("background");
+        return Err(path.error("is not possible here: nothing goes on without its client; leave it out"));
     }
     let previous_response_id: Option<Cow<'a, str>> = body.take("previous_response_id")?;
     let store = body.take("store")?.unwrap_or(true);
@@ -260,7 +270,7 @@ impl<'a> Reader<'a> {
                 let description = description()?;
                 let schema = schema(tool.parameters, &path.key("parameters"))?;
                 let strict = tool.strict.opt(&path.key("strict"))?.unwrap_or(false);
-                self.names.define(namespace, name, false).map(|name| Tool {
+                self.names.define(namespace, name, ToolKind::Function).map(|name| Tool {
                     name,
                     description,
                     schema,
@@ -278,12 +288,14 @@ impl<'a> Reader<'a> {
                     let syntax = format.syntax.opt(&path.key("syntax"))?.unwrap_or_default();
                     grammar = Some((syntax, format.definition.need(&path.key("definition"))?));
                 }
-                self.names.define(namespace, name, true).map(|name| custom(name, description, grammar))
+                self.names
+                    .define(namespace, name, ToolKind::Custom)
+                    .map(|name| custom(name, description, grammar))
             }
             // Run by the client, so that any model can use them.
             "local_shell" | "shell" | "apply_patch" => match built_in(&kind) {
-                Some((name, description, schema)) => {
-                    self.names.define(None, name.into(), false).map(|name| Tool {
+                Some((kind, name, description, schema)) => {
+                    self.names.define(None, name.into(), kind).map(|name| Tool {
                         name,
                         description: Some(description.into()),
                         schema: schema.into(),
@@ -374,19 +386,26 @@ impl<'a> Reader<'a> {
         };
         let (name, arguments) = match kind {
             "function_call" => {
-                let name = self.names.called(namespace, item.name.need(&path.key("name"))?, false);
+                let name =
+                    self.names.called(namespace, item.name.need(&path.key("name"))?, ToolKind::Function);
                 (name, call_arguments(item.arguments, &path.key("arguments"))?)
             }
             "custom_tool_call" => {
-                let name = self.names.called(namespace, item.name.need(&path.key("name"))?, true);
+                let name = self.names.called(namespace, item.name.need(&path.key("name"))?, ToolKind::Custom);
                 let input = item.input.opt(&path.key("input"))?.unwrap_or_default();
                 (name, custom_arguments(&input).into())
             }
-            "apply_patch_call" => {
-                (self.names.called(None, "apply_patch".into(), false), action(item.operation, "operation")?)
+            "apply_patch_call" => (
+                self.names.called(None, "apply_patch".into(), ToolKind::ApplyPatch),
+                action(item.operation, "operation")?,
+            ),
+            "shell_call" => {
+                (self.names.called(None, "shell".into(), ToolKind::Shell), action(item.action, "action")?)
             }
-            "shell_call" => (self.names.called(None, "shell".into(), false), action(item.action, "action")?),
-            _ => (self.names.called(None, "local_shell".into(), false), action(item.action, "action")?),
+            _ => (
+                self.names.called(None, "local_shell".into(), ToolKind::LocalShell),
+                action(item.action, "action")?,
+            ),
         };
         self.turns.call(id, name, arguments, None);
         Ok(())
@@ -439,28 +458,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-}
-
-/// Tools that Responses knows without a definition, as functions of the same shape as their calls.
-fn built_in(kind: &str) -> Option<(&'static str, &'static str, &'static str)> {
-    Some(match kind {
-        "local_shell" => (
-            "local_shell",
-            "Runs a command on the user's machine.",
-            r#"{"type":"object","properties":{"type":{"type":"string","enum":["exec"]},"command":{"type":"array","items":{"type":"string"}},"working_directory":{"type":"string"},"timeout_ms":{"type":"integer"},"env":{"type":"object","additionalProperties":{"type":"string"}}},"required":["command"]}"#,
-        ),
-        "shell" => (
-            "shell",
-            "Runs shell commands on the user's machine, one after the other.",
-            r#"{"type":"object","properties":{"commands":{"type":"array","items":{"type":"string"}},"timeout_ms":{"type":"integer"}},"required":["commands"]}"#,
-        ),
-        "apply_patch" => (
-            "apply_patch",
-            "Creates, changes or deletes one file. `diff` is in the V4A format, without it for a deletion.",
-            r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string"}},"required":["type","path"]}"#,
-        ),
-        _ => return None,
-    })
 }
 
 fn read_choice<'a>(
@@ -517,7 +514,46 @@ fn read_choice<'a>(
     Ok(())
 }
 
+/// What the answer is to hold besides, and other fields without a counterpart.
+fn read_extras<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+    const LOGPROBS: &str = "message.output_text.logprobs";
+    let path = Path::Top("include");
+    let include: Option<Vec<Field<Cow<'a, str>>>> = body.take("include")?;
+    let mut logprobs = false;
+    for (at, what) in include.unwrap_or_default().into_iter().enumerate() {
+        match &*what.need(&path.at(at))? {
+            LOGPROBS => logprobs = true,
+            // Always there, where a provider signs its reasoning.
+            "reasoning.encrypted_content" => {}
+            // Of hosted tools, which nobody has.
+            other => note(&mut request.dropped, other),
+        }
+    }
+    let top = body.raw("top_logprobs");
+    if whole(top, &Path::Top("top_logprobs"))?.is_some_and(|count| count > 0) {
+        logprobs = true;
+        request.chat_only.extend(top.map(|value| ("top_logprobs", value)));
+    }
+    if logprobs {
+        let yes = serde_json::from_str::<&'static RawValue>("true").ok();
+        request.chat_only.extend(yes.map(|value| ("logprobs", value)));
+    }
+    let path = Path::Top("truncation");
+    match body.take::<Cow<'a, str>>("truncation")?.as_deref() {
+        None | Some("disabled") => {}
+        // Too long a conversation is an error all the same: what could be left out nobody here can judge.
+        Some("auto") => note(&mut request.dropped, "truncation"),
+        Some(_) => return Err(path.error("must be auto or disabled")),
+    }
+    // Counts calls of hosted tools, of which there are none.
+    body.whole("max_tool_calls")?;
+    // Obfuscation hides lengths on OpenAI's own wire.
+    body.take::<Object<StreamOptions>>("stream_options")?;
+    Ok(())
+}
+
 fn read_parameters<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+    read_extras(body, request)?;
     request.max_tokens = body.whole("max_output_tokens")?;
     request.temperature = body.number("temperature")?;
     request.top_p = body.number("top_p")?;
@@ -532,6 +568,11 @@ fn read_parameters<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) 
         request.reasoning.effort = word.as_deref().and_then(effort);
         if word.is_some() && request.reasoning.effort.is_none() {
             note(&mut request.dropped, "reasoning.effort");
+        }
+        for (name, value) in [("reasoning.context", reasoning.context), ("reasoning.mode", reasoning.mode)] {
+            if value.is_some() {
+                note(&mut request.dropped, name);
+            }
         }
     }
     let path = Path::Top("text");

@@ -1,7 +1,7 @@
-//! Parts of Responses items: messages, outputs, summaries (openai-responses §2).
+//! Parts of Responses items: messages, outputs, summaries; the tools that need no definition (openai-responses §2, §3).
 
 use super::super::error::ApiError;
-use super::super::model::{Part, Source};
+use super::super::model::{Part, Source, ToolKind};
 use super::fields::{Content, Field, List, Object, Path, TextOr};
 use super::parts::{file, left_out, source};
 use serde::Deserialize;
@@ -96,4 +96,29 @@ pub(super) fn collect_texts<'a>(
         out.extend(block.text.opt(&path.key("text"))?.filter(|text| !text.is_empty()));
     }
     Ok(())
+}
+
+/// Tools that Responses knows without a definition, as functions of the same shape as their calls.
+pub(super) fn built_in(kind: &str) -> Option<(ToolKind, &'static str, &'static str, &'static str)> {
+    Some(match kind {
+        "local_shell" => (
+            ToolKind::LocalShell,
+            "local_shell",
+            "Runs a command on the user's machine.",
+            r#"{"type":"object","properties":{"type":{"type":"string","enum":["exec"]},"command":{"type":"array","items":{"type":"string"}},"working_directory":{"type":"string"},"timeout_ms":{"type":"integer"},"env":{"type":"object","additionalProperties":{"type":"string"}}},"required":["command"]}"#,
+        ),
+        "shell" => (
+            ToolKind::Shell,
+            "shell",
+            "Runs shell commands on the user's machine, one after the other.",
+            r#"{"type":"object","properties":{"commands":{"type":"array","items":{"type":"string"}},"timeout_ms":{"type":"integer"}},"required":["commands"]}"#,
+        ),
+        "apply_patch" => (
+            ToolKind::ApplyPatch,
+            "apply_patch",
+            "Creates, changes or deletes one file. `diff` is in the V4A format, without it for a deletion.",
+            r#"{"type":"object","properties":{"type":{"type":"string","enum":["create_file","update_file","delete_file"]},"path":{"type":"string"},"diff":{"type":"string"}},"required":["type","path"]}"#,
+        ),
+        _ => return None,
+    })
 }

@@ -1,7 +1,7 @@
 //! Tools as every provider takes them (translation §4, §5): plain names, JSON parameters, ids by pattern. Knows the
 //! way back, and no protocol.
 
-use super::super::model::{ClientTool, ClientTools, Request, Tool, ToolChoice};
+use super::super::model::{ClientTool, ClientTools, Request, Tool, ToolChoice, ToolKind};
 use super::json::{Members, push_string};
 use super::note;
 use crate::limits::TOOL_NAME_BYTES_MAX;
@@ -27,13 +27,13 @@ impl<'a> Names<'a> {
         &mut self,
         namespace: Option<&str>,
         name: Cow<'a, str>,
-        custom: bool,
+        kind: ToolKind,
     ) -> Option<Cow<'a, str>> {
         let key = key(namespace, name);
         if self.known.contains_key(&key) {
             return None;
         }
-        Some(self.add(namespace, key, custom))
+        Some(self.add(namespace, key, kind))
     }
 
     /// The target's name of a tool that was called.
@@ -41,12 +41,12 @@ impl<'a> Names<'a> {
         &mut self,
         namespace: Option<&str>,
         name: Cow<'a, str>,
-        custom: bool,
+        kind: ToolKind,
     ) -> Cow<'a, str> {
         let key = key(namespace, name);
         match self.known.get(&key) {
             Some(known) => known.clone(),
-            None => self.add(namespace, key, custom),
+            None => self.add(namespace, key, kind),
         }
     }
 
@@ -56,7 +56,7 @@ impl<'a> Names<'a> {
         self.known.get(&key).cloned().unwrap_or(key)
     }
 
-    fn add(&mut self, namespace: Option<&str>, key: Cow<'a, str>, custom: bool) -> Cow<'a, str> {
+    fn add(&mut self, namespace: Option<&str>, key: Cow<'a, str>, kind: ToolKind) -> Cow<'a, str> {
         let plain: Cow<'a, str> = match namespace {
             None if fits(&key) => key.clone(),
             None => Cow::Owned(fitted(&key)),
@@ -74,11 +74,11 @@ impl<'a> Names<'a> {
         }
         self.taken.insert(target.clone());
         let name = key.split_once('\0').filter(|_| namespace.is_some()).map_or(&*key, |(_, name)| name);
-        if custom || namespace.is_some() || *name != *target {
+        if kind != ToolKind::Function || namespace.is_some() || *name != *target {
             let namespace = namespace.map(str::to_owned);
             self.tools
                 .0
-                .insert(target.clone().into_owned(), ClientTool { name: name.to_owned(), namespace, custom });
+                .insert(target.clone().into_owned(), ClientTool { name: name.to_owned(), namespace, kind });
         }
         self.known.insert(key, target.clone());
         target
@@ -194,38 +194,39 @@ fn hashed(id: &str, salt: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ToolKind::{Custom, Function};
 
     #[test]
     fn names_fit_and_find_their_way_back() {
         let long = "x".repeat(70);
         let mut names = Names::default();
-        for (namespace, name, custom, target) in [
-            (None, "plain", false, "plain"),
-            (None, "a.b", false, "a_b"),
-            (None, "a_b", false, "a_b_zM4S9um8N"),
-            (Some("ns"), "f", false, "ns__f"),
-            (None, "ns__f", false, "ns__f_6mcSaWZuI"),
-            (None, "patch", true, "patch"),
-            (None, &long, false, &long[..64]),
-            (Some("é"), "ü", true, "____"),
+        for (namespace, name, kind, target) in [
+            (None, "plain", Function, "plain"),
+            (None, "a.b", Function, "a_b"),
+            (None, "a_b", Function, "a_b_zM4S9um8N"),
+            (Some("ns"), "f", Function, "ns__f"),
+            (None, "ns__f", Function, "ns__f_6mcSaWZuI"),
+            (None, "patch", Custom, "patch"),
+            (None, &long, Function, &long[..64]),
+            (Some("é"), "ü", Custom, "____"),
         ] {
-            let found = names.define(namespace, name.to_owned().into(), custom);
+            let found = names.define(namespace, name.to_owned().into(), kind);
             assert_eq!(found.as_deref(), Some(target));
-            assert_eq!(names.called(namespace, name.to_owned().into(), false), target);
+            assert_eq!(names.called(namespace, name.to_owned().into(), Function), target);
             assert_eq!(names.chosen(namespace, name.to_owned().into()), target);
-            assert!(fits(target) && names.define(namespace, name.to_owned().into(), custom).is_none());
+            assert!(fits(target) && names.define(namespace, name.to_owned().into(), kind).is_none());
             let back = names.tools.0.get(target);
-            if (namespace, custom, name) == (None, false, target) {
+            if (namespace, kind, name) == (None, Function, target) {
                 assert_eq!(back, None, "{name} is the same on both sides");
             } else {
                 let expected =
-                    ClientTool { name: name.into(), namespace: namespace.map(str::to_owned), custom };
+                    ClientTool { name: name.into(), namespace: namespace.map(str::to_owned), kind };
                 assert_eq!(back, Some(&expected));
             }
         }
         let mut names = Names::default();
-        let first = names.define(None, format!("{long}1").into(), false);
-        let second = names.define(None, format!("{long}2").into(), false);
+        let first = names.define(None, format!("{long}1").into(), Function);
+        let second = names.define(None, format!("{long}2").into(), Function);
         assert!(first != second && second.as_deref().is_some_and(fits), "{second:?}");
     }
 

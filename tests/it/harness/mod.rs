@@ -139,6 +139,13 @@ pub fn golden(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+/// The body of a provider's error in `tests/golden/errors/`.
+#[track_caller]
+pub fn error_sample(name: &str) -> String {
+    let sample: serde_json::Value = serde_json::from_str(&golden(&format!("errors/{name}.json"))).unwrap();
+    sample["body"].to_string()
+}
+
 /// The names of the samples in a directory of `tests/golden/`.
 #[track_caller]
 pub fn golden_names(dir: &str) -> Vec<String> {
