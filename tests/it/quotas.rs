@@ -68,6 +68,30 @@ fn a_request_beyond_a_limit_goes_to_the_next_backend_without_a_call() {
     );
 }
 
+#[test]
+fn a_limit_holds_however_many_come_at_once() {
+    for (limits, selection) in
+        [("rpm: 20", "random"), ("rpd: 20", "least_used"), ("rpm: 20, concurrency: 50", "sticky")]
+    {
+        let (first, second) = (Upstream::healthy("Hello"), Upstream::healthy("Hello"));
+        let backend = limited(Backend::from(&first), limits);
+        let config = Config::new().backend(backend).backend(&second).server("threads: 4");
+        let proxy = config.top(&format!("selection: {selection}")).start();
+        thread::scope(|scope| {
+            for client in 0..10 {
+                let proxy = &proxy;
+                scope.spawn(move || {
+                    for n in 0..6 {
+                        let body = saying(&format!("{client} {n}"), (client + n) % 2 == 0);
+                        assert_eq!(proxy.chat(&body).status(), 200);
+                    }
+                });
+            }
+        });
+        assert_eq!((first.hits(), second.hits()), (20, 40), "{limits}");
+    }
+}
+
 /// Who stops too early counts what was expected, who never stops counts nothing.
 #[test]
 fn what_the_answer_says_it_took_is_what_is_counted() {
@@ -302,6 +326,61 @@ fn a_turn_that_ends_badly_is_given_on() {
         first.response();
         expect(upstream.hits() == 2, || format!("{} calls", upstream.hits()))
     });
+}
+
+#[test]
+fn who_waits_takes_whichever_backend_is_free_first() {
+    let gates = [Gate::new(), Gate::new()];
+    let upstreams = gates.each_ref().map(|gate| gated(std::slice::from_ref(gate)));
+    let busy = |n: usize, line: &str| limited(Backend::from(&upstreams[n]), "concurrency: 1").line(line);
+    let config = Config::new().backend(busy(0, "context: 100000")).backend(busy(1, "context: 500"));
+    let proxy = config.start();
+    let mut running = Vec::new();
+    for upstream in &upstreams {
+        let mut connection = proxy.connect();
+        connection.send(Surface::Chat.post(HELLO));
+        upstream.wait_for_requests(1);
+        running.push(connection);
+    }
+    // The first one fits at `alpha` only, and holds up nobody at `beta`.
+    let mut long = send_and_wait(&proxy, Surface::Chat, &saying(&"word ".repeat(1000), false));
+    let mut short = send_and_wait(&proxy, Surface::Chat, HELLO);
+    gates[1].open();
+    assert_eq!(backend_of(&short.response()).as_deref(), Some("beta"));
+    assert_eq!(upstreams[0].hits(), 1);
+    gates[0].open();
+    assert_eq!(backend_of(&long.response()).as_deref(), Some("alpha"));
+    for connection in &mut running {
+        connection.response().check_answer("Hello").unwrap();
+    }
+}
+
+/// A limit that is used up is no reason to fall behind those that come later.
+#[test]
+fn who_comes_later_does_not_overtake_those_that_wait() {
+    let gate = Gate::new();
+    let upstream = gated(std::slice::from_ref(&gate));
+    let proxy = Config::new().backend(limited(Backend::from(&upstream), "concurrency: 1")).start();
+    let mut running = proxy.connect();
+    running.send(Surface::Chat.post(&saying("running", false)));
+    upstream.wait_for_requests(1);
+    let mut waiting: Vec<Connection> =
+        (0..20).map(|n| send_and_wait(&proxy, Surface::Chat, &saying(&n.to_string(), n % 2 == 0))).collect();
+    gate.open();
+    // They come while the others are served one by one.
+    let mut later: Vec<Connection> = (0..20).map(|_| proxy.connect()).collect();
+    for connection in &mut later {
+        connection.send(Surface::Chat.post(&saying("later", false)));
+    }
+    for connection in [&mut running].into_iter().chain(&mut waiting).chain(&mut later) {
+        assert_eq!(connection.response().status(), 200);
+    }
+    let order = texts(&upstream);
+    let first: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let waited: Vec<&String> = order.iter().filter(|text| *text != "running" && *text != "later").collect();
+    assert_eq!(waited, first.iter().collect::<Vec<_>>());
+    let overtaken = order.iter().skip_while(|text| *text != "later").filter(|text| *text != "later").count();
+    assert_eq!(overtaken, 0, "{order:?}");
 }
 
 #[test]
