@@ -53,9 +53,12 @@ pub async fn deliver(
     relay_frames(&mut relay, &headers, out).await?;
     let mut last = std::mem::take(&mut relay.out);
     let verdict = verdict_of(state, lease.backend(), &mut relay);
+    if let Some(verdict) = &verdict {
+        // Before its end is known to those that wait for it.
+        lease.failed(out.id(), verdict);
+    }
     lease.settle(relay.usage());
     if let Some(verdict) = &verdict {
-        lease.failed(out.id(), verdict);
         let error = ApiError::new(502, format!("The answer broke off: {}", state.told(verdict)))
             .code("upstream_error");
         relay.lane.fail(&error, &mut last);

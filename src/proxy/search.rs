@@ -125,7 +125,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 }
                 Step::Wait(until) => {
                     if !std::mem::replace(&mut self.waited, true) {
-                        log::debug!("[{}] all backends rest, waiting", self.call.id);
+                        log::debug!("[{}] nobody can take it now, waiting: {}", self.call.id, self.clauses());
                     }
                     // Either will do: the walk looks what has changed.
                     let _ = with_deadline(until.min(self.until), self.state.bell.heard(rings)).await;
@@ -278,6 +278,7 @@ impl<'s, 'a> Search<'s, 'a> {
                 Refusal { error, retry_at: None }
             }
             (Outcome::AllUnfit { backend, why }, _) => {
+                log::debug!("[{}] nobody can take it: {}", self.call.id, self.clauses());
                 Refusal { error: self.unfit(backend, why), retry_at: None }
             }
             (Outcome::AllFailed { retry_at }, _) => self.all_failed(retry_at),

@@ -2,7 +2,7 @@
 
 use super::affinity::Affinity;
 use super::bell::Bell;
-use super::demand::{certainly_fits, rough};
+use super::demand::{at_least, certainly_fits, rough};
 use super::signatures::Signatures;
 use super::stats::Stats;
 use super::store::Store;
@@ -12,7 +12,7 @@ use crate::limits::OUTPUT_TOKENS_RESERVED;
 use crate::net::pool::Pool;
 use crate::net::proxy_env::ProxyEnv;
 use crate::provider::quota::rules;
-use crate::route::fit::{Abilities, Demand};
+use crate::route::fit::{Abilities, Demand, Unfit};
 use crate::route::ledger::{Ledger, Member, Report, Salt, Scopes};
 use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
 use crate::route::saved::Saved;
@@ -158,6 +158,15 @@ impl State {
         ledger.set_clock(now());
         let candidate = |backend| self.candidate(&ledger, backend, &demand, known, time);
         let mut order: Vec<Candidate> = chosen.into_iter().filter_map(candidate).collect();
+        if order.iter().all(|candidate| candidate.unfit.is_some()) {
+            // Nobody is left who takes it for sure: the provider's count decides then, where it may be in time.
+            for candidate in &mut order {
+                let still = ledger.unfit(candidate.backend, &at_least(&demand), time);
+                if !matches!(still, Some(Unfit::Window { .. } | Unfit::PerMinute { .. })) {
+                    candidate.unfit = still;
+                }
+            }
+        }
         plan::order(&mut order, &mut fastrand::Rng::new());
         let tokens = demand.tokens.saturating_add(OUTPUT_TOKENS_RESERVED);
         let walk = Walk::new(&order, &ledger, tokens, config.keep_cycles, time, config.max_wait);

@@ -201,6 +201,29 @@ fn small_requests_go_to_a_backend_with_a_small_window_and_unknown_ones_take_all(
     }
 }
 
+/// Estimates are high: a request that may fit after all is not refused by one.
+#[test]
+fn where_nobody_fits_for_sure_the_providers_count_decides() {
+    // Estimated at some 970 tokens; real tokenizers make 701 of it.
+    let long = request(Surface::Chat, &long_text(), &[], false);
+    for lines in [["context: 800", "vision: false"], ["limits: {tpm: 800}", "context: 300"]] {
+        let upstream = telling();
+        let sure = lines[1] == "vision: false";
+        let config =
+            lines.iter().fold(Config::new(), |config, line| config.backend(backend(&upstream, line)));
+        let response = config.start().chat(&long);
+        response.check_answer(if sure { "model-beta" } else { "model-alpha" }).unwrap();
+        assert_eq!(upstream.hits(), 1);
+    }
+    // What it cannot do is no estimate.
+    let upstream = telling();
+    let blind = backend(&upstream, "vision: false").line("context: 900");
+    let response =
+        Config::new().backend(blind).start().chat(&request(Surface::Chat, &long_text(), &["image"], false));
+    assert_eq!((response.status(), upstream.hits()), (400, 0), "{}", response.text());
+    assert!(response.error().0.contains("images"), "{}", response.text());
+}
+
 /// What a client goes on from is part of the request, though it does not send it.
 #[test]
 fn the_history_of_a_response_has_to_fit_too() {

@@ -68,6 +68,30 @@ fn a_request_beyond_a_limit_goes_to_the_next_backend_without_a_call() {
     );
 }
 
+#[test]
+fn a_limit_holds_however_many_come_at_once() {
+    for (limits, selection) in
+        [("rpm: 20", "random"), ("rpd: 20", "least_used"), ("rpm: 20, concurrency: 50", "sticky")]
+    {
+        let (first, second) = (Upstream::healthy("Hello"), Upstream::healthy("Hello"));
+        let backend = limited(Backend::from(&first), limits);
+        let config = Config::new().backend(backend).backend(&second).server("threads: 4");
+        let proxy = config.top(&format!("selection: {selection}")).start();
+        thread::scope(|scope| {
+            for client in 0..10 {
+                let proxy = &proxy;
+                scope.spawn(move || {
+                    for n in 0..6 {
+                        let body = saying(&format!("{client} {n}"), (client + n) % 2 == 0);
+                        assert_eq!(proxy.chat(&body).status(), 200);
+                    }
+                });
+            }
+        });
+        assert_eq!((first.hits(), second.hits()), (20, 40), "{limits}");
+    }
+}
+
 /// Who stops too early counts what was expected, who never stops counts nothing.
 #[test]
 fn what_the_answer_says_it_took_is_what_is_counted() {
@@ -241,10 +265,12 @@ fn one_at_a_time_means_one_after_the_other_in_the_order_of_arrival() {
 }
 
 #[test]
-fn parallel_clients_of_a_backend_that_takes_one_are_all_served() {
-    for limits in ["concurrency: 1", "concurrency: 3"] {
+fn parallel_clients_of_a_backend_that_takes_few_are_all_served() {
+    for (limits, threads) in [("concurrency: 1", 1), ("concurrency: 3", 1), ("concurrency: 1", 4)] {
         let upstream = Upstream::healthy("Hello");
-        let proxy = Config::new().backend(limited(Backend::from(&upstream), limits)).start();
+        let backend = limited(Backend::from(&upstream), limits);
+        let config = Config::new().backend(backend).top("max_wait: 60");
+        let proxy = config.server(&format!("threads: {threads}")).start();
         thread::scope(|scope| {
             for client in 0..12 {
                 let proxy = &proxy;
@@ -252,17 +278,109 @@ fn parallel_clients_of_a_backend_that_takes_one_are_all_served() {
                     let mut connection = proxy.connect();
                     for _ in 0..10 {
                         connection.send(Surface::Chat.post(&saying("hi", client % 2 == 0)));
-                        assert_eq!(connection.response().status(), 200);
+                        let response = connection.response();
+                        assert_eq!(response.status(), 200, "{}", response.text());
                     }
                 });
             }
         });
         assert_eq!(upstream.hits(), 120);
+        // Each client would have one without the limit.
         let connections = upstream.connections();
-        let most = if limits == "concurrency: 1" { 1 } else { 3 };
-        // What is given back a moment late may cost one more.
-        assert!(connections <= most + 1, "{connections} connections for {limits}");
+        assert!(connections < 7, "{connections} connections for {limits}");
     }
+}
+
+#[test]
+fn a_turn_that_ends_badly_is_given_on() {
+    let say = event(r#"{"content":"Hel"}"#, "null");
+    let head = status(200).stream_head().event(&say);
+    let rows = [
+        ("the stream is reset", head.clone(), Step::Reset),
+        ("the stream is cut", head.clone(), Step::Close),
+        ("no answer", Reply::nothing(), Step::Close),
+        ("an error in the stream", head.event(r#"{"error":{"message":"boom","code":500}}"#), Step::Close),
+        ("an error", status(500).error("boom"), Step::Close),
+    ];
+    every_at_once(rows.map(|(name, reply, end)| (name, (reply, end))), |(reply, end)| {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let upstream = Upstream::answering(move |r| {
+            let (last, first) =
+                reply.steps.split_last().map_or((None, &[][..]), |(last, first)| (Some(last), first));
+            match r.number {
+                0 => {
+                    let begun = Reply { steps: first.to_vec() }.wait(&held);
+                    last.into_iter().fold(begun, |reply, step| reply.then(step.clone())).then(end.clone())
+                }
+                _ => good_answer(r, "Hello"),
+            }
+        });
+        let proxy = Config::new().backend(limited(Backend::from(&upstream), "concurrency: 1")).start();
+        let mut first = proxy.connect();
+        first.send(Surface::Chat.post(STREAM_HELLO));
+        upstream.wait_for_requests(1);
+        let mut second = send_and_wait(&proxy, Surface::Chat, HELLO);
+        gate.open();
+        second.response().check_answer("Hello")?;
+        first.response();
+        expect(upstream.hits() == 2, || format!("{} calls", upstream.hits()))
+    });
+}
+
+#[test]
+fn who_waits_takes_whichever_backend_is_free_first() {
+    let gates = [Gate::new(), Gate::new()];
+    let upstreams = gates.each_ref().map(|gate| gated(std::slice::from_ref(gate)));
+    let busy = |n: usize, line: &str| limited(Backend::from(&upstreams[n]), "concurrency: 1").line(line);
+    let config = Config::new().backend(busy(0, "context: 100000")).backend(busy(1, "context: 500"));
+    let proxy = config.start();
+    let mut running = Vec::new();
+    for upstream in &upstreams {
+        let mut connection = proxy.connect();
+        connection.send(Surface::Chat.post(HELLO));
+        upstream.wait_for_requests(1);
+        running.push(connection);
+    }
+    // The first one fits at `alpha` only, and holds up nobody at `beta`.
+    let mut long = send_and_wait(&proxy, Surface::Chat, &saying(&"word ".repeat(1000), false));
+    let mut short = send_and_wait(&proxy, Surface::Chat, HELLO);
+    gates[1].open();
+    assert_eq!(backend_of(&short.response()).as_deref(), Some("beta"));
+    assert_eq!(upstreams[0].hits(), 1);
+    gates[0].open();
+    assert_eq!(backend_of(&long.response()).as_deref(), Some("alpha"));
+    for connection in &mut running {
+        connection.response().check_answer("Hello").unwrap();
+    }
+}
+
+/// A limit that is used up is no reason to fall behind those that come later.
+#[test]
+fn who_comes_later_does_not_overtake_those_that_wait() {
+    let gate = Gate::new();
+    let upstream = gated(std::slice::from_ref(&gate));
+    let proxy = Config::new().backend(limited(Backend::from(&upstream), "concurrency: 1")).start();
+    let mut running = proxy.connect();
+    running.send(Surface::Chat.post(&saying("running", false)));
+    upstream.wait_for_requests(1);
+    let mut waiting: Vec<Connection> =
+        (0..20).map(|n| send_and_wait(&proxy, Surface::Chat, &saying(&n.to_string(), n % 2 == 0))).collect();
+    gate.open();
+    // They come while the others are served one by one.
+    let mut later: Vec<Connection> = (0..20).map(|_| proxy.connect()).collect();
+    for connection in &mut later {
+        connection.send(Surface::Chat.post(&saying("later", false)));
+    }
+    for connection in [&mut running].into_iter().chain(&mut waiting).chain(&mut later) {
+        assert_eq!(connection.response().status(), 200);
+    }
+    let order = texts(&upstream);
+    let first: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let waited: Vec<&String> = order.iter().filter(|text| *text != "running" && *text != "later").collect();
+    assert_eq!(waited, first.iter().collect::<Vec<_>>());
+    let overtaken = order.iter().skip_while(|text| *text != "later").filter(|text| *text != "later").count();
+    assert_eq!(overtaken, 0, "{order:?}");
 }
 
 #[test]
@@ -366,23 +484,35 @@ fn who_waits_and_leaves_gives_the_place_to_the_next() {
     }
 }
 
-/// The comment comes after 15 s, and what comes then is an answer like any other.
+/// The comment comes after 15 s, and what comes then is an answer like any other, or an error inside the stream.
 #[test]
 fn a_streaming_client_that_waits_for_its_turn_hears_comments() {
-    let rows = Surface::ALL.map(|surface| (format!("{surface:?}"), surface));
-    every_at_once(rows, |surface| {
+    let rows = Surface::ALL.into_iter().flat_map(|surface| {
+        [true, false].map(|served| (format!("{surface:?}, served: {served}"), (surface, served)))
+    });
+    every_at_once(rows, |(surface, served)| {
         let gate = Gate::new();
         let upstream = gated(std::slice::from_ref(&gate));
         let backend = limited(Backend::from(&upstream), "concurrency: 1");
-        let proxy = Config::new().backend(backend).top("max_wait: 60").start();
+        let wait = if served { "max_wait: 60" } else { "max_wait: 15500ms" };
+        let proxy = Config::new().backend(backend).top(wait).start();
         let mut running = proxy.connect();
         running.send(Surface::Chat.post(&saying("0", false)));
         upstream.wait_for_requests(1);
         let mut stream = send_and_wait(&proxy, surface, &surface.hello("aifree", true)).stream();
         let comment = stream.next_event();
         expect(comment == Some(Event(": keep-alive".into())), || format!("{comment:?}"))?;
-        gate.open();
-        surface.check_complete(&surface.said_in(&stream.rest())?, "Hello")?;
+        if served {
+            gate.open();
+            surface.check_complete(&surface.said_in(&stream.rest())?, "Hello")?;
+        } else {
+            let said = surface.said_in(&stream.rest())?;
+            surface.check_broken(&said)?;
+            let message = said.error.unwrap_or_default()["message"].to_string();
+            expect(message.contains("alpha: skipped: as many requests run as may"), || message)?;
+            expect(upstream.hits() == 1, || "asked in spite of its limit".into())?;
+            gate.open();
+        }
         running.response().check_answer("Hello")
     });
 }
