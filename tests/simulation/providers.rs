@@ -49,26 +49,28 @@ pub struct Window {
     limit: u64,
     /// Amounts with their time; one for the whole of a fixed window; unused by a bucket.
     taken: VecDeque<(u64, u64)>,
+    sum: u64,
     level: f64,
     level_at: u64,
 }
 
 impl Window {
     fn new(unit: Unit, span: Span, shape: Shape, limit: u64) -> Self {
-        Self { unit, span, shape, limit, taken: VecDeque::new(), level: limit as f64, level_at: 0 }
+        Self { unit, span, shape, limit, taken: VecDeque::new(), sum: 0, level: limit as f64, level_at: 0 }
     }
 
     fn forget(&mut self, t: u64) {
         match self.shape {
             Shape::Sliding(length) => {
-                while self.taken.front().is_some_and(|(at, _)| at + length <= t) {
-                    self.taken.pop_front();
+                while let Some((_, amount)) = self.taken.pop_front_if(|(at, _)| *at + length <= t) {
+                    self.sum -= amount;
                 }
             }
             Shape::Fixed(length, shift) => {
                 let number = |t: u64| (WALL + t - shift) / length;
                 if self.taken.front().is_some_and(|(at, _)| number(*at) < number(t)) {
                     self.taken.clear();
+                    self.sum = 0;
                 }
             }
             Shape::Bucket(length) => {
@@ -82,16 +84,17 @@ impl Window {
         self.forget(t);
         match self.shape {
             Shape::Bucket(_) => self.level as u64,
-            _ => self.limit.saturating_sub(self.taken.iter().map(|(_, amount)| amount).sum()),
+            _ => self.limit.saturating_sub(self.sum),
         }
     }
 
     fn take(&mut self, t: u64, amount: u64) {
         self.forget(t);
-        self.level -= amount as f64;
-        self.taken.push_back((t, amount));
         if matches!(self.shape, Shape::Bucket(_)) {
-            self.taken.clear();
+            self.level -= amount as f64;
+        } else {
+            self.taken.push_back((t, amount));
+            self.sum += amount;
         }
     }
 
@@ -193,10 +196,28 @@ impl Backend {
 /// What comes of a call, and after how many milliseconds.
 #[derive(Clone)]
 pub enum Answer {
-    Good { first: u64, whole: u64, tokens: u64, told: Vec<Told> },
-    Refused { after: u64, status: u16, headers: Vec<(&'static str, String)>, body: String, told: Vec<Told>, unit: Unit },
-    Failed { after: u64, failure: Failure },
-    Broken { after: u64, status: u16 },
+    Good {
+        first: u64,
+        whole: u64,
+        tokens: u64,
+        told: Vec<Told>,
+    },
+    Refused {
+        after: u64,
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+        told: Vec<Told>,
+        unit: Unit,
+    },
+    Failed {
+        after: u64,
+        failure: Failure,
+    },
+    Broken {
+        after: u64,
+        status: u16,
+    },
 }
 
 pub struct Pool {
@@ -215,7 +236,14 @@ impl Pool {
     }
 
     /// A backend without any limit.
-    pub fn add(&mut self, name: &'static str, key: u32, model: &'static str, priority: u32, style: Style) -> &mut Backend {
+    pub fn add(
+        &mut self,
+        name: &'static str,
+        key: u32,
+        model: &'static str,
+        priority: u32,
+        style: Style,
+    ) -> &mut Backend {
         let provider = name.split(' ').next().unwrap();
         let (concurrency, running, pace) = (u32::MAX, 0, 800);
         let (limits, windows, troubles) = (Limits::default(), Vec::new(), Vec::new());
@@ -245,53 +273,67 @@ impl Pool {
         }
     }
 
-    /// Limits as published (docs/providers.md has what is configured), for 16 models with 12 keys. Half of the
-    /// providers are not configured: their limits have to be met to be known.
+    fn gemini(&mut self, flash: &'static str, lite: &'static str, key: u32) {
+        for (name, model, rpm, rpd) in [(flash, "flash", 5, 20), (lite, "lite", 15, 500)] {
+            self.add(name, key, model, 1, Style::Google).limits = limits(rpm, rpd, 250_000, 0);
+            self.windows(
+                1,
+                &[
+                    (Unit::Requests, Span::Minute, Shape::Fixed(MINUTE, 0), rpm),
+                    (Unit::Requests, Span::Day, Shape::Fixed(DAY, PACIFIC), rpd),
+                    (Unit::Tokens, Span::Minute, Shape::Fixed(MINUTE, 0), 250_000),
+                ],
+            );
+        }
+    }
+
+    fn groq(&mut self, name: &'static str, key: u32, model: &'static str, is_configured: bool) {
+        let backend = self.add(name, key, model, 1, Style::Groq);
+        backend.pace = 200;
+        if is_configured {
+            backend.limits = limits(30, 1000, 8000, 200_000);
+        }
+        self.windows(
+            1,
+            &[
+                (Unit::Requests, Span::Minute, Shape::Sliding(MINUTE), 30),
+                (Unit::Requests, Span::Day, Shape::Bucket(DAY), 1000),
+                (Unit::Tokens, Span::Minute, Shape::Bucket(MINUTE), 8000),
+                // Told by nobody.
+                (Unit::Tokens, Span::Day, Shape::Bucket(DAY), 200_000),
+            ],
+        );
+    }
+
+    fn zai(&mut self) {
+        let zai = self.add("zai", 1, "flash", 2, Style::Plain);
+        (zai.concurrency, zai.pace) = (2, 4000);
+        zai.limits.concurrency = Some(2);
+        self.windows(1, &[(Unit::Requests, Span::Day, Shape::Fixed(DAY, 0), 500)]);
+    }
+
+    /// Three keys that are enough for one.
+    pub fn three_keys() -> Self {
+        let mut pool = Self::empty();
+        pool.gemini("gemini A flash", "gemini A lite", 1);
+        pool.groq("groq A 120b", 1, "120b", true);
+        pool.zai();
+        pool
+    }
+
+    /// 18 models with 12 keys, with limits as they are published. Those of one Groq key, one OpenRouter key and half of
+    /// the others are not in the config: they have to be told, or met.
     pub fn twelve_keys(days: u64, rng: &mut Rng) -> Self {
         use Shape::{Bucket, Fixed, Sliding};
         use Span::{Day, Minute, Month};
         use Unit::{Requests, Tokens};
         let mut pool = Self::empty();
-        for (flash, lite, key) in [("gemini A flash", "gemini A lite", 1), ("gemini B flash", "gemini B lite", 2)] {
-            pool.add(flash, key, "flash", 1, Style::Google).limits = limits(5, 20, 250_000, 0);
-            pool.windows(
-                1,
-                &[
-                    (Requests, Minute, Fixed(MINUTE, 0), 5),
-                    (Requests, Day, Fixed(DAY, PACIFIC), 20),
-                    (Tokens, Minute, Fixed(MINUTE, 0), 250_000),
-                ],
-            );
-            pool.add(lite, key, "lite", 1, Style::Google).limits = limits(15, 500, 250_000, 0);
-            pool.windows(
-                1,
-                &[
-                    (Requests, Minute, Fixed(MINUTE, 0), 15),
-                    (Requests, Day, Fixed(DAY, PACIFIC), 500),
-                    (Tokens, Minute, Fixed(MINUTE, 0), 250_000),
-                ],
-            );
-        }
-        for (name, key, model, known) in [
-            ("groq A 120b", 1, "120b", false),
-            ("groq A 20b", 1, "20b", false),
-            ("groq B 120b", 2, "120b", true),
-            ("groq B 20b", 2, "20b", true),
-        ] {
-            let backend = pool.add(name, key, model, 1, Style::Groq);
-            backend.pace = 200;
-            // The day of its tokens is told by nobody.
-            backend.limits = if known { limits(30, 1000, 8000, 200_000) } else { Limits::default() };
-            pool.windows(
-                1,
-                &[
-                    (Requests, Minute, Sliding(MINUTE), 30),
-                    (Requests, Day, Bucket(DAY), 1000),
-                    (Tokens, Minute, Bucket(MINUTE), 8000),
-                    (Tokens, Day, Sliding(DAY), 200_000),
-                ],
-            );
-        }
+        pool.gemini("gemini A flash", "gemini A lite", 1);
+        pool.gemini("gemini B flash", "gemini B lite", 2);
+        pool.groq("groq A 120b", 1, "120b", false);
+        pool.groq("groq A 20b", 1, "20b", false);
+        pool.groq("groq B 120b", 2, "120b", true);
+        pool.groq("groq B 20b", 2, "20b", true);
         pool.add("cerebras", 1, "oss", 1, Style::Cerebras).limits = limits(5, 0, 30_000, 1_000_000);
         pool.windows(
             1,
@@ -310,9 +352,10 @@ impl Pool {
                 (Tokens, Day, Fixed(DAY, 0), 200_000),
             ],
         );
-        for (first, second, key, day) in
-            [("openrouter A qwen", "openrouter A glm", 1, 50), ("openrouter B qwen", "openrouter B glm", 2, 1000)]
-        {
+        for (first, second, key, day) in [
+            ("openrouter A qwen", "openrouter A glm", 1, 50),
+            ("openrouter B qwen", "openrouter B glm", 2, 1000),
+        ] {
             for (name, model) in [(first, "qwen:free"), (second, "glm:free")] {
                 let known = key == 1;
                 let backend = pool.add(name, key, model, 2, Style::OpenRouter);
@@ -324,13 +367,13 @@ impl Pool {
         pool.add("codestral", 1, "codestral", 2, Style::Plain);
         pool.windows(1, &[(Requests, Minute, Sliding(MINUTE), 30), (Requests, Day, Fixed(DAY, 0), 2000)]);
         pool.add("cohere", 1, "command", 2, Style::Plain);
-        pool.windows(1, &[(Requests, Minute, Sliding(MINUTE), 20), (Requests, Month, Fixed(365 * DAY, 0), 150)]);
+        pool.windows(
+            1,
+            &[(Requests, Minute, Sliding(MINUTE), 20), (Requests, Month, Fixed(365 * DAY, 0), 150)],
+        );
         pool.add("cloudflare", 1, "llama", 2, Style::Plain);
         pool.windows(1, &[(Tokens, Day, Fixed(DAY, 0), 300_000), (Requests, Minute, Sliding(MINUTE), 300)]);
-        let zai = pool.add("zai", 1, "flash", 2, Style::Plain);
-        (zai.concurrency, zai.pace) = (2, 4000);
-        zai.limits.concurrency = Some(2);
-        pool.windows(1, &[(Requests, Day, Fixed(DAY, 0), 500)]);
+        pool.zai();
         pool.trouble(days, rng);
         pool
     }
@@ -367,12 +410,15 @@ impl Pool {
     }
 
     pub fn call(&mut self, backend: usize, request: &Request, t: u64, rng: &mut Rng) -> Answer {
-        let Backend { provider, style, windows, troubles, concurrency, running, pace, .. } = &mut self.backends[backend];
+        let Backend { provider, style, windows, troubles, concurrency, running, pace, .. } =
+            &mut self.backends[backend];
         let after = rng.u64(60..400);
         if let Some((.., trouble)) = troubles.iter().find(|(from, to, _)| (*from..*to).contains(&t)) {
             return match trouble {
                 Trouble::Unreachable => Answer::Failed { after, failure: Failure::Connect("refused".into()) },
-                Trouble::Hangs => Answer::Failed { after: 30 * SECOND, failure: Failure::Timeout(Phase::Head) },
+                Trouble::Hangs => {
+                    Answer::Failed { after: 30 * SECOND, failure: Failure::Timeout(Phase::Head) }
+                }
                 Trouble::Status(status) => Answer::Broken { after, status: *status },
             };
         }
@@ -397,7 +443,14 @@ impl Pool {
         if *running >= *concurrency {
             let body = r#"{"error":{"code":"1302","message":"High concurrency usage of this API, please reduce concurrency"}}"#;
             let (headers, told) = (Vec::new(), Vec::new());
-            return Answer::Refused { after, status: 429, headers, body: body.into(), told, unit: Unit::Requests };
+            return Answer::Refused {
+                after,
+                status: 429,
+                headers,
+                body: body.into(),
+                told,
+                unit: Unit::Requests,
+            };
         }
         if let Some((wait, at)) = waits.last().filter(|(wait, _)| *wait > 0) {
             let told = told(&mut self.windows);
@@ -455,7 +508,11 @@ fn refusal(
             let hint = if too_large {
                 "Request too large for model".to_owned()
             } else {
-                format!("Rate limit reached for model. Please try again in {}.{:03}s.", wait / 1000, wait % 1000)
+                format!(
+                    "Rate limit reached for model. Please try again in {}.{:03}s.",
+                    wait / 1000,
+                    wait % 1000
+                )
             };
             let body = format!(
                 r#"{{"error":{{"message":"{hint} On {name}: Limit {limit}, Requested {need}.","type":"{kind}","code":"rate_limit_exceeded"}}}}"#
@@ -468,8 +525,11 @@ fn refusal(
         Style::Cerebras => {
             let what = if window.unit == Unit::Tokens { "Tokens" } else { "Requests" };
             let span = if is_day { "day" } else { "minute" };
-            let code = if window.unit == Unit::Tokens { "token_quota_exceeded" } else { "request_quota_exceeded" };
-            let body = format!(r#"{{"message":"{what} per {span} limit exceeded","param":"quota","code":"{code}"}}"#);
+            let code =
+                if window.unit == Unit::Tokens { "token_quota_exceeded" } else { "request_quota_exceeded" };
+            let body = format!(
+                r#"{{"message":"{what} per {span} limit exceeded","param":"quota","code":"{code}"}}"#
+            );
             (429, Vec::new(), body)
         }
         Style::OpenRouter => {
@@ -481,10 +541,16 @@ fn refusal(
             let headers = vec![("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", reset)];
             (429, headers, body)
         }
-        Style::SambaNova => (429, Vec::new(), r#"{"error":{"message":"Rate limit exceeded","code":"rate_limit_exceeded"}}"#.into()),
+        Style::SambaNova => (
+            429,
+            Vec::new(),
+            r#"{"error":{"message":"Rate limit exceeded","code":"rate_limit_exceeded"}}"#.into(),
+        ),
         Style::Plain => {
             let text = match (provider, window.span) {
-                ("cohere", Span::Month) => "You are using a Trial key, which is limited to 1000 API calls / month.",
+                ("cohere", Span::Month) => {
+                    "You are using a Trial key, which is limited to 1000 API calls / month."
+                }
                 ("cohere", _) => "You are using a Trial key, which is limited to 20 API calls / minute.",
                 ("codestral" | "zai", Span::Day) => "Daily limit exceeded",
                 ("cloudflare", Span::Day) => "you have used up your daily free allocation of 10,000 neurons",
@@ -538,5 +604,19 @@ pub fn demand(days: u64, estimates: Estimates, rng: &mut Rng) -> Vec<Request> {
         }
     }
     requests.sort_by_key(|request| request.at);
+    requests
+}
+
+/// Several agents at once for half an hour, with short requests in bunches: more than three keys can take at once.
+pub fn crowd(rng: &mut Rng) -> Vec<Request> {
+    let mut requests = Vec::new();
+    let mut t = 0;
+    while t < 30 * MINUTE {
+        t += rng.u64(1..15_000);
+        for _ in 0..rng.u32(1..7) {
+            let (input, output) = (rng.u64(100..900), rng.u64(50..400));
+            requests.push(Request { at: t, estimate: input, input, output });
+        }
+    }
     requests
 }

@@ -8,7 +8,7 @@ use ai_free_swap::provider::ratelimit::Unit;
 use ai_free_swap::route::Now;
 use ai_free_swap::route::fit::Demand;
 use ai_free_swap::route::ledger::{Ledger, Member, Salt, Scopes, Spent, Standing, Ticket};
-use ai_free_swap::route::plan::{self, Candidate, Outcome, Skipped, Step, Walk};
+use ai_free_swap::route::plan::{self, Candidate, Outcome, Record, Skipped, Step, Walk};
 use ai_free_swap::route::quota::Shortage;
 use ai_free_swap::route::saved::Saved;
 use ai_free_swap::route::verdict::{Class, Scope, Verdict, judge_answer, judge_failure};
@@ -49,8 +49,8 @@ pub struct Tally {
     pub refused_in_vain: u64,
     pub too_long: u64,
     pub calls: u64,
-    /// Calls that a limit refused, by backend: for requests, for tokens.
-    pub limited: Vec<[u64; 2]>,
+    /// Calls that a limit refused, by backend: for requests, for tokens, for more tokens than a minute ever allows.
+    pub limited: Vec<[u64; 3]>,
     pub broken: u64,
     /// Milliseconds from the arrival to the attempt that answered, and to the refusal.
     pub delays: Vec<u64>,
@@ -136,7 +136,11 @@ impl World {
             rng: Rng::with_seed(seed),
             restart_rng: None,
             story: DefaultHasher::new(),
-            tally: Tally { limited: vec![[0; 2]; backends], served_by: vec![0; backends], ..Tally::default() },
+            tally: Tally {
+                limited: vec![[0; 3]; backends],
+                served_by: vec![0; backends],
+                ..Tally::default()
+            },
             requests,
         };
         for number in 0..world.requests.len() {
@@ -165,7 +169,11 @@ impl World {
             }
             self.maybe_restart();
         }
-        assert_eq!((self.waiting.len(), self.ledger.waiting(), self.running), (0, 0, 0), "nobody is forgotten");
+        assert_eq!(
+            (self.waiting.len(), self.ledger.waiting(), self.running),
+            (0, 0, 0),
+            "nobody is forgotten"
+        );
         assert_eq!(self.tally.served + self.tally.refused + self.tally.too_long, self.requests.len() as u64);
         self.tally.story = self.story.finish();
         self.tally
@@ -267,7 +275,9 @@ impl World {
                     None => self.waiting.push(Waiting { request, awaited }),
                 }
                 let after = until.duration_since(self.base).as_nanos().div_ceil(1_000_000) as u64;
-                assert!(after > self.t && after <= self.requests[request].at + MAX_WAIT_TIME.as_millis() as u64);
+                assert!(
+                    after > self.t && after <= self.requests[request].at + MAX_WAIT_TIME.as_millis() as u64
+                );
                 let version = self.progress[request].version;
                 self.push(after, Event::Wake(request, version));
                 let progress = &mut self.progress[request];
@@ -308,28 +318,21 @@ impl World {
             }
             Standing::Benched { .. } | Standing::Probing => false,
         };
-        let fresh = walk.records().filter(|record| {
-            record.tries == 0 && !matches!(record.skipped, Some(Skipped::Unfit(_) | Skipped::SameModel))
-        });
-        fresh.map(|record| record.backend).filter(may_come).collect()
+        walk.records().filter(is_left).map(|record| record.backend).filter(may_come).collect()
     }
 
     /// A request is refused only if, as far as the ledger can know, nobody has room now or in time.
     fn assert_nobody_could(&self, request: usize, walk: &Walk, standings: &[Standing]) {
         let is_late = self.at(self.t) >= self.deadline(request);
-        for record in walk.records().filter(|record| record.tries == 0) {
-            let Some(skipped) = record.skipped else { continue };
-            if !matches!(skipped, Skipped::Benched(..) | Skipped::Short(..) | Skipped::Queued | Skipped::NotReached)
-            {
-                continue;
-            }
+        for record in walk.records().filter(is_left) {
             let standing = standings[record.backend];
             let could = match standing {
-                Standing::Open | Standing::HalfOpen => !(is_late && self.ledger.is_claimed(record.backend, None)),
-                Standing::Short(Shortage::Busy) => !is_late,
-                Standing::Short(Shortage::Spent { until, .. }) | Standing::Benched { known: true, until, .. } => {
-                    !is_late && until <= self.deadline(request)
+                Standing::Open | Standing::HalfOpen => {
+                    !(is_late && self.ledger.is_claimed(record.backend, None))
                 }
+                Standing::Short(Shortage::Busy) => !is_late,
+                Standing::Short(Shortage::Spent { until, .. })
+                | Standing::Benched { known: true, until, .. } => !is_late && until <= self.deadline(request),
                 Standing::Benched { .. } | Standing::Probing => false,
             };
             assert!(!could, "{request} refused, {}: {standing:?}", self.pool.backends[record.backend].name);
@@ -376,7 +379,8 @@ impl World {
     }
 
     fn over(&mut self, request: usize) {
-        let Some((ticket, backend, _, Answer::Good { tokens, .. })) = self.progress[request].running.take() else {
+        let Some((ticket, backend, _, Answer::Good { tokens, .. })) = self.progress[request].running.take()
+        else {
             panic!("no answer runs")
         };
         self.pool.over(backend);
@@ -395,25 +399,26 @@ impl World {
         let now = self.now();
         let provider = self.pool.backends[backend].provider;
         let judge = |status, headers: &[(&str, String)], body: &str| {
-            let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..]);
+            let header =
+                |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| &value[..]);
             judge_answer(provider, status, &header, body.as_bytes(), now, &[])
         };
-        let (verdict, told) = match answer {
+        match &answer {
             Answer::Good { .. } => panic!("a good answer"),
-            Answer::Refused { status, headers, body, told, unit, .. } => {
-                self.tally.limited[backend][usize::from(unit == Unit::Tokens)] += 1;
-                (judge(status, &headers, &body), told)
+            Answer::Refused { status, unit, .. } => {
+                let why = if *status == 413 { 2 } else { usize::from(*unit == Unit::Tokens) };
+                self.tally.limited[backend][why] += 1;
             }
-            Answer::Failed { failure, .. } => {
-                self.tally.broken += 1;
-                (judge_failure(&failure), Vec::new())
-            }
-            Answer::Broken { status, .. } => {
-                self.tally.broken += 1;
-                (judge(status, &[], "no capacity"), Vec::new())
-            }
-        };
+            Answer::Failed { .. } | Answer::Broken { .. } => self.tally.broken += 1,
+        }
+        // The original does not look at it.
         if let Some(ticket) = ticket {
+            let (verdict, told) = match answer {
+                Answer::Good { .. } => return,
+                Answer::Refused { status, headers, body, told, .. } => (judge(status, &headers, &body), told),
+                Answer::Failed { failure, .. } => (judge_failure(&failure), Vec::new()),
+                Answer::Broken { status, .. } => (judge(status, &[], "no capacity"), Vec::new()),
+            };
             self.ledger.told(ticket, &told, now.mono);
             self.ledger.failure(ticket, &verdict, now.mono, &mut self.rng);
             self.ledger.end(ticket, spent(&verdict));
@@ -447,7 +452,7 @@ impl World {
         let Some(rng) = &mut self.restart_rng else { return };
         let dice = rng.u8(..);
         let is_idle = self.running == 0 && self.waiting.is_empty();
-        if dice > 2 && !(is_idle && dice < 40) {
+        if dice > 0 && !(is_idle && dice < 8) {
             return;
         }
         let now = self.now();
@@ -473,6 +478,14 @@ impl World {
             self.ledger = fresh;
         }
     }
+}
+
+/// It was neither tried nor ruled out.
+fn is_left(record: &Record<'_>) -> bool {
+    let passed_over = |skipped| {
+        matches!(skipped, Skipped::Benched(..) | Skipped::Short(..) | Skipped::Queued | Skipped::NotReached)
+    };
+    record.tries == 0 && record.skipped.is_some_and(passed_over)
 }
 
 fn wall(t: u64) -> SystemTime {
