@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::limits::TOLD_FACTS_MAX;
+use crate::limits::{LEARNED_TIME, TOLD_FACTS_MAX};
 use crate::provider::Limits;
 use crate::provider::quota::DayReset;
 use crate::provider::ratelimit::{Span, Told, Unit};
@@ -254,6 +254,11 @@ impl Fact {
     pub(super) fn left(&self) -> u64 {
         self.remaining.saturating_sub(self.since.of(self.unit))
     }
+
+    /// Its limit is still believed, when what was left has long changed.
+    pub(super) fn is_remembered(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.ends) < LEARNED_TIME
+    }
 }
 
 /// Who says how much is left.
@@ -395,7 +400,7 @@ impl Meter {
             Span::Month | Span::Unnamed => None,
         });
         let (unit, span, limit) = (told.unit, told.span, told.limit);
-        self.facts.retain(|fact| fact.ends > now);
+        self.facts.retain(|fact| fact.is_remembered(now));
         let old = self.facts.iter().position(|old| (old.unit, old.span) == (unit, span));
         if let Some(old) = old {
             if self.facts.get(old).is_some_and(|old| old.request > mark.requests) {
@@ -472,7 +477,9 @@ impl Meter {
 
     /// The largest request that can ever pass, in tokens.
     pub fn tokens_max(&self, limits: &Limits, now: Instant) -> Option<u64> {
-        let told = self.fact(Unit::Tokens, Span::Minute, now).and_then(|fact| fact.limit);
+        let its =
+            |fact: &&Fact| (fact.unit, fact.span) == (Unit::Tokens, Span::Minute) && fact.is_remembered(now);
+        let told = self.facts.iter().find(its).and_then(|fact| fact.limit);
         told.or(limits.tpm)
     }
 
@@ -630,6 +637,27 @@ mod tests {
         check(&[(1, 9, Some(SECOND)), (0, 5, Some(Duration::ZERO))], Some(9));
         check(&[(0, 5, None)], Some(5));
         check(&[(0, 5, Some(Duration::MAX))], Some(5));
+    }
+
+    #[test]
+    fn a_told_limit_is_remembered_longer_than_what_was_left() {
+        let mut world = World::new(DayReset::Rolling, limits(0, 9000, 0, 0));
+        let running = world.begin(0);
+        world.told(running, Unit::Tokens, 5, Some(SECOND));
+        let tokens_max = |world: &World| world.meter.tokens_max(&world.limits, world.now);
+        for (after, expected, left) in [
+            (Duration::ZERO, 1000, 5),
+            (SECOND, 1000, 9000),
+            (24 * HOUR - SECOND, 1000, 9000),
+            (SECOND, 9000, 9000),
+        ] {
+            world.now += after;
+            assert_eq!(
+                (tokens_max(&world), world.left(Unit::Tokens)),
+                (Some(expected), Some(left)),
+                "{after:?}"
+            );
+        }
     }
 
     #[test]

@@ -225,7 +225,7 @@ fn save_place(place: &Place, clock: &Clock, now: Instant) -> SavedPlace {
             (Vec::new(), Some((times.0, times.1, used.requests, used.tokens)))
         }
     };
-    let facts = meter.facts.iter().filter(|fact| fact.ends > now).map(|fact| SavedFact {
+    let facts = meter.facts.iter().filter(|fact| fact.is_remembered(now)).map(|fact| SavedFact {
         unit: UNITS.iter().find(|(unit, _)| *unit == fact.unit).map_or("", |(_, name)| name).to_owned(),
         span: SPANS.iter().find(|(span, _)| *span == fact.span).map_or("", |(_, name)| name).to_owned(),
         limit: fact.limit,
@@ -325,7 +325,7 @@ fn restore_meter(meter: &mut Meter, saved: &SavedPlace, reading: &Reading) {
     for fact in saved.facts.iter().filter(|fact| fact.limit != Some(0)).take(TOLD_FACTS_MAX) {
         let unit = UNITS.iter().find(|(_, name)| *name == fact.unit).map(|(unit, _)| *unit);
         let span = SPANS.iter().find(|(_, name)| *name == fact.span).map(|(span, _)| *span);
-        if let (Some(unit), Some(span), Some(ends)) = (unit, span, reading.future(fact.ends, WAIT_MAX)) {
+        if let (Some(unit), Some(span), Some(ends)) = (unit, span, reading.until(fact.ends, WAIT_MAX)) {
             if meter.facts.iter().any(|known| (known.unit, known.span) == (unit, span)) {
                 continue;
             }
@@ -358,6 +358,7 @@ mod tests {
     use crate::provider::Limits;
     use crate::provider::quota::rules;
     use crate::provider::ratelimit::Told;
+    use crate::route::fit::Demand;
     use crate::route::ledger::{Member, Scopes, Spent, Standing, Ticket};
     use crate::route::quota::Shortage;
     use crate::route::verdict::{Retry, Scope, Source, Verdict, Window};
@@ -435,7 +436,13 @@ mod tests {
         });
         let windows: Vec<String> = windows.collect();
         let (share, used) = ledger.share_left(backend, at);
-        format!("{} | {} | {windows:?} {:?} {share} {used}", standing(0), standing(900), report.abilities)
+        let unfit = ledger.unfit(backend, &Demand { tokens: 1500, ..Demand::default() }, at);
+        format!(
+            "{} | {} | {windows:?} {:?} {unfit:?} {share} {used}",
+            standing(0),
+            standing(900),
+            report.abilities
+        )
     }
 
     fn restored(text: &str, time: Time) -> Ledger {
@@ -503,7 +510,13 @@ mod tests {
             let reset = Some(Duration::from_millis(self.rng.u64(0..90_000))).filter(|_| self.rng.bool());
             let (unit, _) = UNITS[self.rng.usize(..2)];
             let (span, _) = SPANS[self.rng.usize(..5)];
-            Told { unit, span, limit: Some(2000), remaining: Some(self.rng.u64(0..2000)), reset }
+            Told {
+                unit,
+                span,
+                limit: Some(self.rng.u64(1000..2000)),
+                remaining: Some(self.rng.u64(0..1000)),
+                reset,
+            }
         }
 
         fn failure(&mut self) -> Verdict {
