@@ -116,12 +116,18 @@ pub const LEARNED_TIME: Duration = Duration::from_secs(24 * 3600);
 /// A probe of a backend that was down keeps others away for this long. It may take its time to answer, and they
 /// must not be refused meanwhile.
 pub const PROBE_TIME: Duration = Duration::from_secs(2);
+/// After a limit has ended, so many requests go one by one before all go again: one for each that the window let in
+/// would be wasted otherwise.
+pub const CAREFUL_SUCCESSES: u32 = 3;
+/// Nobody is careful any more so long after the end of a limit: a minute's window is full again.
+pub const CAREFUL_TIME: Duration = Duration::from_secs(60);
 /// Between two probes of a bench that is not over, made because a request has nothing else left.
 pub const LAST_RESORT_GAP: Duration = Duration::from_millis(100);
 /// How often a request that waits for another's probe looks again.
 pub const PROBE_STEP: Duration = Duration::from_millis(50);
-/// How often one request, held for a stated reset, asks a backend again that has already refused it.
-pub const HELD_RETRIES_MAX: usize = 3;
+/// How often one request, held for a stated reset, asks again where it was refused already. Each time is the provider's
+/// own, and the wait has its limit anyway: this is for one that says "in a moment" for ever.
+pub const HELD_RETRIES_MAX: usize = 8;
 
 // --- State file ---------------------------------------------------------------------------------------------
 

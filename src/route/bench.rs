@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use crate::limits::{
     BENCH_CREDIT, BENCH_DAY, BENCH_DOWN, BENCH_FORBIDDEN, BENCH_KEY, BENCH_MODEL, BENCH_MONTH, BENCH_RATE,
-    PROBE_TIME,
+    CAREFUL_SUCCESSES, CAREFUL_TIME, PROBE_TIME,
 };
 use crate::route::verdict::{Class, Retry, Source, Window};
 
@@ -42,6 +42,18 @@ pub(super) struct Bench {
     /// All failures noted here: who waits for another's probe sees by it that the probe has failed.
     pub(super) failures: u32,
     pub(super) warned: Option<Class>,
+    pub(super) careful: Option<Careful>,
+}
+
+/// After a limit, some have to succeed one by one before all may go again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Careful {
+    /// How many.
+    pub(super) left: u32,
+    /// When the limit was noted.
+    pub(super) since: Instant,
+    /// Later it is no matter any more.
+    pub(super) until: Instant,
 }
 
 impl Class {
@@ -74,9 +86,22 @@ impl Bench {
         ends.filter(move |(end, _)| end.until > now)
     }
 
-    /// Rested by a guess that nobody has proved wrong yet: one may try, the others wait for what becomes of it.
-    pub(super) fn is_doubtful(&self) -> bool {
-        self.guessed.is_some()
+    /// Rested by a guess that nobody has proved wrong yet, or by a limit a moment ago: one may try, the others wait
+    /// for what becomes of it. Else all who have waited would run into the same limit at once.
+    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
+        self.guessed.is_some() || self.is_careful(now)
+    }
+
+    /// The doubt is about a limit: it proves nothing about others if the probe fails.
+    pub(super) fn is_careful(&self, now: Instant) -> bool {
+        self.careful.is_some_and(|careful| now < careful.until)
+    }
+
+    /// A limit was noted.
+    fn be_careful(&mut self, since: Instant) {
+        let ends = [self.told, self.guessed].into_iter().flatten().filter(|end| end.class.is_limit());
+        let until = ends.map(|end| end.until).max().and_then(|until| until.checked_add(CAREFUL_TIME));
+        self.careful = until.map(|until| Careful { left: CAREFUL_SUCCESSES, since, until });
     }
 
     /// Somebody is trying right now.
@@ -85,7 +110,7 @@ impl Bench {
     }
 
     pub(super) fn begin(&mut self, now: Instant) {
-        if self.is_doubtful() {
+        if self.is_doubtful(now) {
             self.probe = Some(now);
         }
     }
@@ -114,6 +139,10 @@ impl Bench {
             }
         }
         self.warned = None;
+        if let Some(careful) = self.careful.as_mut().filter(|careful| careful.since < began) {
+            careful.left = careful.left.saturating_sub(1);
+        }
+        self.careful = self.careful.filter(|careful| careful.left > 0);
     }
 
     /// Any answer but a breakdown shows that it is up, even a refusal.
@@ -147,6 +176,9 @@ impl Bench {
                 let until = retry.map_or(until, |retry| retry.until.min(until));
                 later(&mut self.guessed, End { until, since: now, class }, now);
             }
+        }
+        if class.is_limit() {
+            self.be_careful(now);
         }
     }
 

@@ -230,8 +230,8 @@ impl Ledger {
                     firm = firm.filter(|(last, _)| last.until >= end.until).or(Some((end, known)));
                 }
             }
-            doubtful |= bench.is_doubtful();
-            probing |= bench.is_doubtful() && bench.is_probed(now);
+            doubtful |= bench.is_doubtful(now);
+            probing |= bench.is_doubtful(now) && bench.is_probed(now);
         }
         let benched = |End { until, since, class }, known| Standing::Benched { until, known, class, since };
         match (firm, self.shortage(backend, tokens, now)) {
@@ -247,6 +247,12 @@ impl Ledger {
                 None => Standing::Open,
             },
         }
+    }
+
+    /// Whether the probe that runs is about a limit, and not whether the backend is up.
+    pub fn probes_limit(&self, backend: usize, now: Instant) -> bool {
+        let mut benches = self.places_of(backend).map(|place| &place.bench);
+        benches.any(|bench| bench.is_careful(now) && bench.is_probed(now))
     }
 
     fn shortage(&self, backend: usize, tokens: u64, now: Instant) -> Option<Shortage> {
@@ -410,9 +416,11 @@ impl Ledger {
         if self.waiting.len() >= WAITING_MAX {
             return None;
         }
-        let number = self.next_waiter;
-        self.next_waiter += 1;
-        self.waiting.push(Waiter { number, places });
+        let number = number.unwrap_or(self.next_waiter);
+        self.next_waiter = self.next_waiter.max(number.saturating_add(1));
+        // Who was here before, and has been refused, comes back to his turn.
+        let at = self.waiting.partition_point(|waiter| waiter.number < number);
+        self.waiting.insert(at, Waiter { number, places });
         Some(number)
     }
 
@@ -533,6 +541,7 @@ fn share_limits(entries: &mut [Entry]) {
 mod tests {
     use super::*;
     use crate::limits::{BENCH_DAY, BENCH_DOWN, BENCH_KEY, BENCH_RATE, PROBE_TIME};
+    use crate::limits::{CAREFUL_SUCCESSES, CAREFUL_TIME};
     use crate::route::verdict::{Failure, judge_failure};
     use crate::route::verdict::{Retry, Source, Window};
     use std::time::Duration;
@@ -708,7 +717,7 @@ mod tests {
         assert_eq!(world.left(0), Some((until - world.now, true)), "an older attempt proves nothing");
         let newer = world.begin(0);
         world.ledger.success(newer);
-        assert_eq!(world.standing(0), Standing::Open, "a newer one does");
+        assert_eq!(world.standing(0), Standing::HalfOpen, "a newer one does");
 
         let told = world.told(Class::QuotaDone(Window::Credit), Scope::Backend, 300 * HOUR);
         world.try_and_fail(1, &told);
@@ -729,7 +738,37 @@ mod tests {
         assert!(world.left(0).is_some(), "let in before the limit was reached");
         let new = world.begin(0);
         world.ledger.success(new);
-        assert_eq!(world.standing(0), Standing::Open);
+        assert_eq!(world.standing(0), Standing::HalfOpen);
+    }
+
+    /// All who have waited would run into the same limit at once.
+    #[test]
+    fn after_a_limit_they_go_one_by_one() {
+        let told = |world: &World| world.told(Class::RateLimited, Scope::Backend, SECOND);
+        let mut world = World::new();
+        let limit = told(&world);
+        world.try_and_fail(0, &limit);
+        world.pass(SECOND);
+        for _ in 0..CAREFUL_SUCCESSES {
+            assert_eq!(world.standing(0), Standing::HalfOpen);
+            let ticket = world.begin(0);
+            assert_eq!(world.standing(0), Standing::Probing);
+            assert!(world.ledger.probes_limit(0, world.now));
+            world.ledger.success(ticket);
+        }
+        assert_eq!(world.standing(0), Standing::Open, "that was enough");
+
+        let limit = told(&world);
+        world.try_and_fail(0, &limit);
+        world.pass(2 * SECOND);
+        let ticket = world.begin(0);
+        world.ledger.success(ticket);
+        let limit = told(&world);
+        world.try_and_fail(0, &limit);
+        world.pass(2 * SECOND);
+        assert_eq!(world.standing(0), Standing::HalfOpen, "it counts anew");
+        world.pass(CAREFUL_TIME);
+        assert_eq!(world.standing(0), Standing::Open, "after a while it is no matter any more");
     }
 
     #[test]
@@ -982,11 +1021,13 @@ mod tests {
         assert_eq!(ledger.wait(first, &[0]), first);
         ledger.leave(first.unwrap());
         assert_eq!(claims(&ledger, second), [false; 3], "who leaves frees the turn");
-        let again = ledger.wait(first, &[0]);
-        assert!(again > second, "who has left comes last");
-        ledger.leave(second.unwrap());
-        ledger.leave(again.unwrap());
-        ledger.leave(77);
+        assert_eq!(ledger.wait(first, &[0]), first);
+        assert_eq!(claims(&ledger, second), [true, false, false], "who was refused comes back to his turn");
+        let last = ledger.wait(None, &[2]);
+        assert!(last > second, "who is new comes last");
+        for number in [first, second, last, Some(77)] {
+            ledger.leave(number.unwrap());
+        }
         assert_eq!((ledger.waiting(), claims(&ledger, None)), (0, [false; 3]));
     }
 

@@ -182,7 +182,7 @@ impl fmt::Display for Record<'_> {
 /// A shortage in a few words.
 pub fn words(shortage: Shortage) -> &'static str {
     match shortage {
-        Shortage::Busy => "as many requests run as may",
+        Shortage::Busy => "running requests take all there is",
         Shortage::Spent { unit: Unit::Requests, span, .. } => match span {
             Span::Minute => "requests of the minute used up",
             Span::Hour => "requests of the hour used up",
@@ -211,8 +211,12 @@ pub struct Walk {
     slots: Vec<Slot>,
     /// Expected to be used, in tokens.
     tokens: u64,
-    /// Number in the queue of those who wait.
+    /// Number in the queue of those who wait, while it waits.
     queued: Option<u64>,
+    /// The same for good: who was let go and refused comes back to his turn.
+    number: Option<u64>,
+    /// The pass is one after a wait: only for those who were not asked yet.
+    is_fresh: bool,
     /// The passes are over.
     is_last_resort: bool,
     /// Next place in `slots`, of this pass.
@@ -273,6 +277,8 @@ impl Walk {
             slots: slots.collect(),
             tokens,
             queued: None,
+            number: None,
+            is_fresh: false,
             is_last_resort: false,
             at: 0,
             cycle: 1,
@@ -320,10 +326,15 @@ impl Walk {
         if self.attempts >= ATTEMPTS_MAX {
             return Step::Exhausted;
         }
+        if self.queued.is_some() {
+            // Whom it has waited for gets the passes that he would have had without.
+            (self.at, self.is_fresh) = (0, true);
+        }
         loop {
             while let Some(slot) = self.slots.get_mut(self.at) {
                 self.at += 1;
-                if !slot.closed && slot.may_pass(ledger, self.tokens, now) {
+                let is_passed_over = slot.closed || (self.is_fresh && slot.failure.is_some());
+                if !is_passed_over && slot.may_pass(ledger, self.tokens, self.number, now) {
                     self.tried_in_pass = true;
                     return self.begin(self.at - 1, ledger, now);
                 }
@@ -336,9 +347,10 @@ impl Walk {
             self.cycle += 1;
             self.at = 0;
             self.tried_in_pass = false;
+            self.is_fresh = false;
         }
-        // Passes are over for good, whatever the last resorts bring.
-        self.cycle = self.keep_cycles;
+        // Whatever the last resorts bring is no reason for a pass.
+        self.tried_in_pass = false;
         self.is_last_resort = true;
         self.last_resort(ledger, now)
     }
@@ -433,7 +445,7 @@ impl Walk {
                 continue;
             }
             let chance = slot.last_chance(ledger, self.tokens, now, self.max_wait.is_zero());
-            let claimed = ledger.is_claimed(slot.backend, self.queued);
+            let claimed = ledger.is_claimed(slot.backend, self.number);
             let then = match chance {
                 Chance::Now if !claimed => {
                     self.held_retries += usize::from(slot.failure.is_some());
@@ -450,7 +462,8 @@ impl Walk {
             }
         }
         let Some(wake) = wake else { return Step::Exhausted };
-        self.queued = ledger.wait(self.queued, &awaited);
+        self.queued = ledger.wait(self.number, &awaited);
+        self.number = self.queued.or(self.number);
         if self.queued.is_some() { Step::Wait(wake) } else { Step::Exhausted }
     }
 }
@@ -483,12 +496,12 @@ impl Slot {
     }
 
     /// Whether a pass tries it; notes why not.
-    fn may_pass(&mut self, ledger: &Ledger, tokens: u64, now: Instant) -> bool {
+    fn may_pass(&mut self, ledger: &Ledger, tokens: u64, number: Option<u64>, now: Instant) -> bool {
         let standing = ledger.standing(self.backend, tokens, now);
         self.note(standing, now);
         match standing {
             // The first come are first served.
-            Standing::Open | Standing::HalfOpen if ledger.is_claimed(self.backend, None) => {
+            Standing::Open | Standing::HalfOpen if ledger.is_claimed(self.backend, number) => {
                 self.skipped = Some(Skipped::Queued);
                 false
             }
@@ -522,6 +535,10 @@ impl Slot {
                 } else {
                     Chance::At(again)
                 }
+            }
+            // If the limit still holds, the probe brings its new end.
+            Standing::Probing if waits && ledger.probes_limit(self.backend, now) => {
+                now.checked_add(PROBE_STEP).map_or(Chance::None, Chance::At)
             }
             Standing::Probing if self.failure.is_none() => {
                 if self.probe_has_failed(ledger) {
@@ -855,7 +872,7 @@ mod tests {
             }
         }
         assert_eq!(tried, 1 + HELD_RETRIES_MAX);
-        assert!(slept <= 6 * SECOND);
+        assert!(slept <= 2 * SECOND * HELD_RETRIES_MAX as u32);
     }
 
     #[test]

@@ -273,7 +273,7 @@ pub enum Source {
 /// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// As many requests run as may.
+    /// What runs takes all there is, for now.
     Busy,
     /// A window is used up.
     Spent {
@@ -314,6 +314,8 @@ pub struct Meter {
     pub(super) day: Day,
     /// Requests that run.
     in_flight: u64,
+    /// Tokens set aside for them: most take less in the end.
+    reserved: u64,
     /// All that ever began, as it was expected. The requests in it number them.
     begun: Amount,
     pub(super) facts: Vec<Fact>,
@@ -344,12 +346,19 @@ impl Meter {
             DayReset::Rolling => Day::Rolling(Sliding::new(DAY)),
             reset => Day::Turning { reset, began: origin, ends: origin, used: Amount::default() },
         };
-        Self { minute: Sliding::new(MINUTE), day, in_flight: 0, begun: Amount::default(), facts: Vec::new() }
+        Self {
+            minute: Sliding::new(MINUTE),
+            day,
+            in_flight: 0,
+            reserved: 0,
+            begun: Amount::default(),
+            facts: Vec::new(),
+        }
     }
 
     /// What it has counted, without what runs.
     pub fn at_rest(&self) -> Self {
-        Self { in_flight: 0, ..self.clone() }
+        Self { in_flight: 0, reserved: 0, ..self.clone() }
     }
 
     /// The wall clock was set: midnight comes at another moment.
@@ -363,6 +372,7 @@ impl Meter {
         self.minute.add(amount, clock.step(now, self.minute.step));
         self.day.add(amount, now, clock);
         self.in_flight += 1;
+        self.reserved = self.reserved.saturating_add(tokens);
         self.begun = self.begun.plus(amount);
         for fact in &mut self.facts {
             fact.since = fact.since.plus(amount);
@@ -374,6 +384,7 @@ impl Meter {
     /// of what was expected.
     pub fn end(&mut self, began: Instant, mark: Amount, expected: u64, counted: Amount, clock: &Clock) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.reserved = self.reserved.saturating_sub(expected);
         let less = Amount::of_request(expected);
         if less != counted {
             self.minute.correct(less, counted, clock.step(began, self.minute.step));
@@ -431,10 +442,15 @@ impl Meter {
                 spent = Some((until, Shortage::Spent { unit, span, until, source }));
             }
         };
+        // Short only until what runs has ended, and has taken less than was set aside for it.
+        let mut for_now = limits.concurrency.is_some_and(|most| self.in_flight >= most);
         for fact in self.facts.iter().filter(|fact| fact.ends > now) {
-            if fact.left() < need(fact.unit, fact.limit) {
+            let need = need(fact.unit, fact.limit);
+            let left = fact.left();
+            if left < need && left.saturating_add(self.reserved_of(fact)) < need {
                 note(fact.unit, fact.span, fact.ends, Source::Told);
             }
+            for_now |= left < need;
         }
         for (unit, span) in GAUGES {
             let Some(limit) = configured(limits, unit, span) else { continue };
@@ -442,15 +458,23 @@ impl Meter {
                 continue;
             }
             let allowed = limit - need(unit, Some(limit));
-            if self.used(span, now, clock).of(unit) > allowed {
+            let used = self.used(span, now, clock).of(unit);
+            let reserved = if unit == Unit::Tokens { self.reserved } else { 0 };
+            for_now |= used > allowed;
+            if used.saturating_sub(reserved) > allowed {
                 let until = self.room_at(unit, span, allowed, clock).filter(|until| *until > now);
                 note(unit, span, until.unwrap_or(now), Source::Counted);
             }
         }
         match spent {
             Some((_, spent)) => Some(spent),
-            None => limits.concurrency.filter(|most| self.in_flight >= *most).map(|_| Shortage::Busy),
+            None => for_now.then_some(Shortage::Busy),
         }
+    }
+
+    /// What is set aside of that which was taken off what a provider told.
+    fn reserved_of(&self, fact: &Fact) -> u64 {
+        if fact.unit == Unit::Tokens { self.reserved.min(fact.since.tokens) } else { 0 }
     }
 
     /// The part of the scarcest window that is left, from 0 to 1. What is not limited is all there.

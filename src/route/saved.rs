@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{BENCH_MONTH, TOLD_FACTS_MAX};
+use crate::limits::{BENCH_MONTH, CAREFUL_SUCCESSES, CAREFUL_TIME, TOLD_FACTS_MAX};
 use crate::provider::ratelimit::{Span, Unit, WAIT_MAX, unix_ms};
 use crate::route::Now;
-use crate::route::bench::{Bench, End, KINDS, Steps};
+use crate::route::bench::{Bench, Careful, End, KINDS, Steps};
 use crate::route::fit::Abilities;
 use crate::route::ledger::{Ledger, Place, Salt};
 use crate::route::quota::{Amount, Clock, Day, Fact, Meter, Sliding};
@@ -43,6 +43,9 @@ struct SavedPlace {
     steps: Vec<(u32, Option<i64>)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     warned: Option<String>,
+    /// How many still have to succeed one by one after a limit, when it was noted, and until when that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    careful: Option<(u32, i64, i64)>,
     /// Beginning of the second, requests, tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     minute: Vec<(i64, u64, u64)>,
@@ -200,6 +203,7 @@ fn nothing() -> SavedPlace {
         guessed: None,
         steps: Vec::new(),
         warned: None,
+        careful: None,
         minute: Vec::new(),
         day: Vec::new(),
         today: None,
@@ -209,7 +213,7 @@ fn nothing() -> SavedPlace {
 }
 
 fn save_place(place: &Place, clock: &Clock, now: Instant) -> SavedPlace {
-    let Bench { told, guessed, steps, warned, .. } = &place.bench;
+    let Bench { told, guessed, steps, warned, careful, .. } = &place.bench;
     let end = |end: End| SavedEnd {
         until: clock.wall(end.until),
         since: clock.wall(end.since),
@@ -242,6 +246,9 @@ fn save_place(place: &Place, clock: &Clock, now: Instant) -> SavedPlace {
             .map(|steps| (steps.count, steps.last.map(|last| clock.wall(last))))
             .collect(),
         warned: warned.map(|class| class.name().to_owned()),
+        careful: careful
+            .filter(|careful| careful.until > now)
+            .map(|careful| (careful.left, clock.wall(careful.since), clock.wall(careful.until))),
         minute: save_window(&meter.minute, clock, now),
         day,
         today,
@@ -309,6 +316,10 @@ fn restore_bench(bench: &mut Bench, saved: &SavedPlace, reading: &Reading) {
         *steps = Steps { count: *count, last: last.map(|last| reading.past(last)) };
     }
     bench.warned = saved.warned.as_deref().and_then(Class::of_name);
+    bench.careful = saved.careful.and_then(|(left, since, until)| {
+        let until = reading.future(until, WAIT_MAX + CAREFUL_TIME).filter(|_| left > 0)?;
+        Some(Careful { left: left.min(CAREFUL_SUCCESSES), since: reading.past(since), until })
+    });
 }
 
 fn restore_meter(meter: &mut Meter, saved: &SavedPlace, reading: &Reading) {

@@ -494,6 +494,10 @@ impl ResponseReader {
                 item.deltas.push_str(&text_of(&json["delta"]));
                 expect(item.part_open, || "no part is open".into())
             }
+            "response.output_text.annotation.added" => {
+                let known = json["annotation"]["type"] == "url_citation" && json["annotation_index"].is_u64();
+                expect(item.part_open && known, || "an annotation of nothing".into())
+            }
             "response.function_call_arguments.delta" => {
                 item.deltas.push_str(&text_of(&json["delta"]));
                 expect(item.added["type"] == "function_call", || "no function call".into())
