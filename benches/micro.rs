@@ -159,11 +159,11 @@ fn dialect(bench: &Bench) {
     for size in [2 * 1024, 100 * 1024, 1024 * 1024] {
         let body = body(size);
         bench.run(&format!("chat: ChatRequest::parse, {} KB", size / 1024), body.len(), 1, || {
-            ChatRequest::parse(black_box(body.as_bytes())).unwrap()
+            ChatRequest::parse(black_box(&body)).unwrap()
         });
         bench.run(&format!("chat: parse + edits + pieces, {} KB", size / 1024), body.len(), 1, || {
-            let request = ChatRequest::parse(black_box(body.as_bytes())).unwrap();
-            let mut edits = request.edits(body.as_bytes(), "\"openai/gpt-oss-120b\"", true);
+            let request = ChatRequest::parse(black_box(&body)).unwrap();
+            let mut edits = request.edits(&body, "\"openai/gpt-oss-120b\"", true);
             pieces(body.as_bytes(), &mut edits).len()
         });
         bench.run(&format!("  floor: serde_json IgnoredAny, {} KB", size / 1024), body.len(), 1, || {

@@ -48,7 +48,7 @@ impl ChatRequest {
     /// Reads a request body. The whole text is checked to be JSON; nothing is kept of it but spans.
     ///
     /// Linear, and not recursive: nesting depth is the provider's business.
-    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    pub fn parse(body: &str) -> Result<Self, ApiError> {
         let top = Top::read(body)?;
         let (model, model_span, stream) = (top.model()?, top.span("model")?, top.stream()?);
         // Without `stream`, providers refuse the options or ignore them: theirs to say.
@@ -64,7 +64,7 @@ impl ChatRequest {
     /// The edits that make the body fit a backend: its model, and the usage chunk if it may be asked for.
     ///
     /// `model_json` is the backend's model as JSON text, quotes included.
-    pub fn edits(&self, body: &[u8], model_json: &str, ask_usage: bool) -> Vec<Edit> {
+    pub fn edits(&self, body: &str, model_json: &str, ask_usage: bool) -> Vec<Edit> {
         let mut edits = Vec::with_capacity(2);
         let mut members = String::new();
         match &self.model_span {
@@ -77,7 +77,7 @@ impl ChatRequest {
                 members = format!("{members}{comma}\"stream_options\":{USAGE_OPTIONS}");
             }
             UsageSwitch::NoKey(object) if ask_usage => {
-                edits.extend(insert_member(body, object.clone(), r#""include_usage":true"#));
+                edits.extend(insert_member(body.as_bytes(), object.clone(), r#""include_usage":true"#));
             }
             UsageSwitch::Replace(span, text) if ask_usage => {
                 edits.push(Edit { span: span.clone(), text: (*text).to_owned() });
@@ -85,17 +85,17 @@ impl ChatRequest {
             _ => {}
         }
         if !members.is_empty() {
-            edits.extend(insert_member(body, 0..body.len(), &members));
+            edits.extend(insert_member(body.as_bytes(), 0..body.len(), &members));
         }
         edits
     }
 }
 
 /// How the usage chunk can be asked for where `stream_options` stands at `span`, and whether it was.
-fn usage_switch(body: &[u8], span: Range<usize>) -> Result<(UsageSwitch, bool), ApiError> {
+fn usage_switch(body: &str, span: Range<usize>) -> Result<(UsageSwitch, bool), ApiError> {
     let refuse = |message: &'static str| ApiError::new(400, message).param("stream_options");
     let options = body.get(span.clone()).unwrap_or_default();
-    if options == b"null" {
+    if options == "null" {
         return Ok((UsageSwitch::Replace(span, USAGE_OPTIONS), false));
     }
     let members = skim::members(options).map_err(|_| refuse("`stream_options` must be an object."))?;
@@ -327,8 +327,8 @@ mod tests {
     use super::*;
 
     fn spliced(body: &str, ask_usage: bool) -> String {
-        let request = ChatRequest::parse(body.as_bytes()).unwrap();
-        let mut edits = request.edits(body.as_bytes(), r#""m-1""#, ask_usage);
+        let request = ChatRequest::parse(body).unwrap();
+        let mut edits = request.edits(body, r#""m-1""#, ask_usage);
         let bytes = pieces(body.as_bytes(), &mut edits).concat();
         String::from_utf8(bytes).unwrap()
     }
@@ -390,9 +390,8 @@ mod tests {
 
     #[test]
     fn what_the_client_asked_is_known() {
-        let asked = |body: &str| {
-            ChatRequest::parse(body.as_bytes()).map(|r| (r.model, r.stream, r.include_usage)).unwrap()
-        };
+        let asked =
+            |body: &str| ChatRequest::parse(body).map(|r| (r.model, r.stream, r.include_usage)).unwrap();
         assert_eq!(asked(r#"{"model":" x "}"#), (Some("x".into()), false, false));
         assert_eq!(asked(r#"{"model":"  ","stream":null}"#), (None, false, false));
         assert_eq!(asked(r#"{"stream":true,"stream_options":{"include_usage":true}}"#), (None, true, true));
@@ -424,7 +423,7 @@ mod tests {
                 "`stream_options.include_usage` must be true or false.",
             ),
         ] {
-            let error = ChatRequest::parse(body.as_bytes()).unwrap_err();
+            let error = ChatRequest::parse(body).unwrap_err();
             assert_eq!((error.status, &*error.message), (400, expected), "{body}");
         }
     }

@@ -11,5 +11,6 @@ pub mod model;
 pub mod request;
 pub mod skim;
 pub mod splice;
+pub mod text;
 mod top;
 pub mod unmark;

@@ -193,8 +193,8 @@ pub async fn send(
     endpoint: Endpoint,
     job: &Job<'_>,
 ) -> Result<Response, ExchangeError> {
-    let mut edits = job.edits(upstream);
     let translated = job.translated(upstream);
+    let mut edits = if translated.is_none() { job.edits(upstream) } else { Vec::new() };
     let body = job.pieces(&translated, &mut edits);
     let length: usize = body.iter().map(|piece| piece.len()).sum();
     let end_of_head = format!("{}Content-Length: {length}\r\n\r\n", job.fields_for(http.protocol));

@@ -21,10 +21,8 @@ pub async fn count_tokens(
     body: impl AsRef<[u8]>,
     fields: &ClientFields,
 ) -> Reply {
-    let body = body.as_ref();
     let told = |error: ApiError| Reply::error(&error, dialect);
-    let asked = Ask::parse(dialect, body).and_then(|ask| Ok((super::history(state, &ask)?, ask)));
-    let (history, ask) = match asked {
+    let (body, history, ask) = match super::asked(state, dialect, body.as_ref()) {
         Ok(asked) => asked,
         Err(error) => return told(error),
     };
@@ -53,7 +51,7 @@ pub async fn count_tokens(
 }
 
 /// The answer of the backend that would be asked first, if it speaks Anthropic's protocol and knows.
-async fn ask_backend(state: &State, ask: &Ask, body: &[u8], fields: &ClientFields) -> Option<Vec<u8>> {
+async fn ask_backend(state: &State, ask: &Ask, body: &str, fields: &ClientFields) -> Option<Vec<u8>> {
     let backend = {
         let mut ledger = state.ledger();
         let Step::Try(ticket) = state.walk_in(ask.model(), &ledger).next(&mut ledger, Instant::now()) else {

@@ -80,8 +80,7 @@ impl<'a> Reading<'a> {
     ///
     /// # Errors
     /// What is wrong with the request, and where.
-    pub fn new(dialect: Dialect, body: &'a [u8], history: &'a [String]) -> Result<Self, ApiError> {
-        let text = std::str::from_utf8(body).map_err(|_| ApiError::new(400, "The body is not UTF-8."))?;
+    pub fn new(dialect: Dialect, text: &'a str, history: &'a [String]) -> Result<Self, ApiError> {
         let plain = |read: Read<'a>| Self {
             request: read.request,
             tools: read.tools,
@@ -94,7 +93,7 @@ impl<'a> Reading<'a> {
             Dialect::Messages => messages_in::read(text).map(plain),
             Dialect::Responses => {
                 let read = responses_in::read_after(history, text)?;
-                let members = skim::members(body).unwrap_or_default();
+                let members = skim::members(text).unwrap_or_default();
                 let echo = Echo::new(|key| {
                     let member = members.iter().find(|member| member.key == key)?;
                     text.get(member.value.clone())
@@ -111,7 +110,7 @@ pub struct Job<'a> {
     /// What is known of it.
     pub ask: &'a Ask,
     /// Its text.
-    pub body: &'a [u8],
+    pub body: &'a str,
     /// The same, understood; there for every backend that it cannot go through to.
     pub reading: Option<&'a Reading<'a>>,
     /// It is to be translated even where it could go through.
@@ -132,19 +131,19 @@ pub struct Job<'a> {
     pub created: u64,
 }
 
-/// Whether a request goes through as it came.
-pub fn passes(ask: &Ask, upstream: &Upstream) -> bool {
+/// Whether a request goes through as it came; `body` is its text.
+pub fn passes(ask: &Ask, body: &str, upstream: &Upstream) -> bool {
     let same = matches!(
         (ask.dialect(), upstream.protocol()),
         (Dialect::Chat, Protocol::OpenAi) | (Dialect::Messages, Protocol::Anthropic)
     );
-    same && ask.passes()
+    same && ask.passes(body)
 }
 
 impl Job<'_> {
     /// Whether the request goes through to this backend as it came.
     pub fn passes(&self, upstream: &Upstream) -> bool {
-        !self.translate && passes(self.ask, upstream)
+        !self.translate && passes(self.ask, self.body, upstream)
     }
 
     /// `provider_name` as JSON, if the client is to see it.
@@ -186,7 +185,7 @@ impl Job<'_> {
     pub fn pieces<'b>(&'b self, translated: &'b Option<String>, edits: &'b mut [Edit]) -> Vec<&'b [u8]> {
         match translated {
             Some(body) => vec![body.as_bytes()],
-            None => pieces(self.body, edits),
+            None => pieces(self.body.as_bytes(), edits),
         }
     }
 

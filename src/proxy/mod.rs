@@ -17,7 +17,7 @@ pub use relay::Relay;
 pub use state::State;
 
 use crate::dialect::answer::{ChatWriter, Echo, MessagesWriter, Names, ResponsesWriter, Writer};
-use crate::dialect::ask::{Ask, Dialect};
+use crate::dialect::ask::{self, Ask, Dialect};
 use crate::dialect::chat::Usage;
 use crate::dialect::error::ApiError;
 use crate::dialect::model::ClientTools;
@@ -44,8 +44,7 @@ pub async fn answer(
     out: &mut Responder<'_>,
 ) -> io::Result<Option<Relay>> {
     let start = Instant::now();
-    let asked = Ask::parse(dialect, body.as_ref()).and_then(|ask| Ok((history(state, &ask)?, ask)));
-    let (history, ask) = match asked {
+    let (text, history, ask) = match asked(state, dialect, body.as_ref()) {
         Ok(asked) => asked,
         Err(error) => {
             log::info!("[{}] {} refused: {}", out.id(), dialect.name(), error.message);
@@ -54,7 +53,7 @@ pub async fn answer(
     };
     let model = ask.model().unwrap_or(&state.config.model_name);
     let model = model.chars().take(LOG_MODEL_CHARS_MAX).collect();
-    let call = Call { ask: &ask, body: body.as_ref(), history: &history, fields, id: out.id() };
+    let call = Call { ask: &ask, body: text, history: &history, fields, id: out.id() };
     let found = find(Search::new(state, call), ask.stream(), out).await?;
     // Nothing can be tried again from here on.
     drop(body);
@@ -71,6 +70,17 @@ pub async fn answer(
             sent.map(|()| None)
         }
     }
+}
+
+/// What is asked: the body as text, the conversation before it, and its top level.
+fn asked<'a>(
+    state: &State,
+    dialect: Dialect,
+    body: &'a [u8],
+) -> Result<(&'a str, Arc<Vec<String>>, Ask), ApiError> {
+    let text = ask::text(body)?;
+    let ask = Ask::parse(dialect, text)?;
+    Ok((text, history(state, &ask)?, ask))
 }
 
 /// The conversation that a Responses request goes on from.

@@ -38,7 +38,7 @@ pub struct Call<'a> {
     /// What is known of it.
     pub ask: &'a Ask,
     /// Its text.
-    pub body: &'a [u8],
+    pub body: &'a str,
     /// The items of the response that it goes on from.
     pub history: &'a [String],
     /// What the client said beside it.
@@ -126,7 +126,7 @@ impl<'a> Search<'a> {
     /// Understands the request, if the backend speaks another protocol and nobody has asked before.
     fn read_for(&mut self, backend: usize) -> Result<(), ApiError> {
         let upstream = self.state.upstreams.get(backend);
-        let goes_through = upstream.is_none_or(|upstream| passes(self.call.ask, upstream));
+        let goes_through = upstream.is_none_or(|upstream| passes(self.call.ask, self.call.body, upstream));
         if self.reading.is_none() && (self.stripped || !goes_through) {
             self.reading = Some(self.read()?);
         }
@@ -135,7 +135,8 @@ impl<'a> Search<'a> {
 
     /// Whether some backend could take the request as it is.
     fn may_pass(&self) -> bool {
-        !self.stripped && self.state.upstreams.iter().any(|upstream| passes(self.call.ask, upstream))
+        !self.stripped
+            && self.state.upstreams.iter().any(|upstream| passes(self.call.ask, self.call.body, upstream))
     }
 
     /// The request cannot be told to this backend. One that takes it as it is may know better.

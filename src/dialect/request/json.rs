@@ -1,6 +1,7 @@
 //! Writing JSON text, and looking at JSON text without a tree. Knows no protocol.
 
 use super::super::splice::is_space;
+use super::super::text::Text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -43,6 +44,13 @@ impl<'o> Members<'o> {
         push_string(self.key(key), text);
     }
 
+    pub(super) fn said(&mut self, key: &str, text: &Text<'_>) {
+        let out = self.key(key);
+        out.push('"');
+        text.push_inside(out);
+        out.push('"');
+    }
+
     /// A member whose value is JSON already.
     pub(super) fn raw(&mut self, key: &str, json: &str) {
         self.key(key).push_str(json);
@@ -51,6 +59,20 @@ impl<'o> Members<'o> {
     pub(super) fn close(self) {
         self.out.push('}');
     }
+}
+
+/// Texts as one string; `between` them stands as it is, escaped already.
+pub(super) fn push_joined<'t>(
+    out: &mut String,
+    between: &str,
+    texts: impl IntoIterator<Item = &'t Text<'t>>,
+) {
+    out.push('"');
+    for (at, text) in texts.into_iter().enumerate() {
+        out.push_str(if at == 0 { "" } else { between });
+        text.push_inside(out);
+    }
+    out.push('"');
 }
 
 /// Whether `text` is one JSON object and nothing else.

@@ -1,7 +1,7 @@
 //! Reads an Anthropic Messages request (anthropic-messages §3 to §5) into the neutral form.
 
 use super::super::error::ApiError;
-use super::super::model::{Effort, Format, Part, Reasoning, Request, Role, Source, Tool, ToolChoice};
+use super::super::model::{Effort, Format, Part, Reasoning, Request, Role, Source, Text, Tool, ToolChoice};
 use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, whole};
 use super::json::compact;
 use super::parts::{effort, left_out, schema, source};
@@ -27,7 +27,7 @@ struct Message<'a> {
 #[serde(default, bound(deserialize = "'de: 'a"))]
 struct Block<'a> {
     r#type: Field<Cow<'a, str>>,
-    text: Field<Cow<'a, str>>,
+    text: Field<Text<'a>>,
     /// An object, or the address of a search result.
     source: Field<TextOr<'a, BlockSource<'a>>>,
     title: Field<Cow<'a, str>>,
@@ -176,7 +176,7 @@ fn texts<'a>(
     content: Content<'a, Block<'a>>,
     path: &Path,
     dropped: &mut Vec<String>,
-) -> Result<Vec<Cow<'a, str>>, ApiError> {
+) -> Result<Vec<Text<'a>>, ApiError> {
     let blocks = match content {
         Content::Text(text) if text.is_empty() => return Ok(Vec::new()),
         Content::Text(text) => return Ok(vec![text]),
@@ -325,10 +325,10 @@ fn read_shown<'a>(
         "document" => {
             let name = block.title.opt(&path.key("title"))?.filter(|title| !title.is_empty());
             let context = block.context.opt(&path.key("context"))?;
-            out.extend(context.filter(|text| !text.is_empty()).map(Part::Text));
+            out.extend(context.filter(|text| !text.is_empty()).map(|text| Part::Text(text.into())));
             let found = object_source(block.source, &source_path)?;
             if found.type_is("content") {
-                out.extend(name.map(Part::Text));
+                out.extend(name.map(|name| Part::Text(name.into())));
                 return match found.content.need(&source_path.key("content"))? {
                     Content::Text(text) => {
                         out.push(Part::Text(text));

@@ -12,6 +12,7 @@ mod fields;
 mod json;
 pub mod messages_in;
 pub mod messages_out;
+mod parse;
 mod parts;
 pub mod responses_in;
 mod responses_parts;

@@ -1,7 +1,7 @@
 //! The order of a conversation (translation §2 to §5): neighbours of one role merged, each call answered in the next
 //! user turn, results first. Knows no protocol.
 
-use super::super::model::{Part, Role, Turn};
+use super::super::model::{Part, Role, Text, Turn};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -35,7 +35,7 @@ impl<'a> Turns<'a> {
         self.entries.push((role, part));
     }
 
-    pub(super) fn text(&mut self, role: Role, text: Cow<'a, str>) {
+    pub(super) fn text(&mut self, role: Role, text: Text<'a>) {
         self.push(role, Part::Text(text));
     }
 
