@@ -1,5 +1,6 @@
 //! Responses that a client may go on from or ask for again: the last few, in memory.
 
+use crate::dialect::skim;
 use crate::limits::{STORED_BYTES_MAX, STORED_RESPONSE_BYTES_MAX, STORED_RESPONSES_MAX};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -24,6 +25,8 @@ struct Kept {
     response: Arc<str>,
     /// The items of the conversation so far, each as JSON.
     items: Arc<Vec<String>>,
+    /// Those of the response are among them. Most responses are never gone on from: it can wait.
+    whole: bool,
     bytes: usize,
 }
 
@@ -34,16 +37,14 @@ impl Store {
     }
 
     /// Keeps `response`, a response object as JSON, with the items that led to it. What is too large is not kept.
-    pub fn keep(&self, response: String, mut items: Vec<String>) {
-        #[derive(Deserialize)]
-        struct Response<'a> {
-            id: String,
-            #[serde(borrow, default)]
-            output: Vec<&'a RawValue>,
-        }
-        let Ok(Response { id, output }) = serde_json::from_str(&response) else { return };
-        items.extend(output.into_iter().map(|item| item.get().to_owned()));
-        let bytes = response.len() + items.iter().map(String::len).sum::<usize>();
+    pub fn keep(&self, response: String, items: Vec<String>) {
+        let id = skim::members(&response).ok().and_then(|members| {
+            let id = members.into_iter().find(|member| member.key == "id")?;
+            serde_json::from_str::<String>(response.get(id.value)?).ok()
+        });
+        let Some(id) = id else { return };
+        // Twice the response: its output will be among the items.
+        let bytes = 2 * response.len() + items.iter().map(String::len).sum::<usize>();
         if bytes > STORED_RESPONSE_BYTES_MAX {
             return;
         }
@@ -51,7 +52,9 @@ impl Store {
         inner.remove(&id);
         inner.bytes += bytes;
         inner.order.push_back(id.clone());
-        inner.by_id.insert(id, Kept { response: response.into(), items: Arc::new(items), bytes });
+        inner
+            .by_id
+            .insert(id, Kept { response: response.into(), items: Arc::new(items), whole: false, bytes });
         while inner.order.len() > STORED_RESPONSES_MAX || inner.bytes > STORED_BYTES_MAX {
             let Some(oldest) = inner.order.front().cloned() else { break };
             inner.remove(&oldest);
@@ -65,7 +68,7 @@ impl Store {
 
     /// The conversation up to and with this response.
     pub fn items(&self, id: &str) -> Option<Arc<Vec<String>>> {
-        self.lock().by_id.get(id).map(|kept| Arc::clone(&kept.items))
+        self.lock().by_id.get_mut(id).map(Kept::items)
     }
 
     /// Forgets one; whether it was there.
@@ -74,11 +77,31 @@ impl Store {
     }
 }
 
+impl Kept {
+    fn items(&mut self) -> Arc<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Response<'a> {
+            #[serde(borrow, default)]
+            output: Vec<&'a RawValue>,
+        }
+        if !std::mem::replace(&mut self.whole, true)
+            && let Ok(Response { output }) = serde_json::from_str(&self.response)
+        {
+            // Nobody has a share in them yet, so nothing is copied.
+            Arc::make_mut(&mut self.items).extend(output.into_iter().map(|item| item.get().to_owned()));
+        }
+        Arc::clone(&self.items)
+    }
+}
+
 impl Inner {
     fn remove(&mut self, id: &str) -> bool {
         let Some(kept) = self.by_id.remove(id) else { return false };
         self.bytes -= kept.bytes;
-        self.order.retain(|known| known != id);
+        // Mostly the first: it is the oldest that goes.
+        if let Some(at) = self.order.iter().position(|known| known == id) {
+            self.order.remove(at);
+        }
         true
     }
 }

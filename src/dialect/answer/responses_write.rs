@@ -75,6 +75,8 @@ pub struct ResponsesWriter {
     /// What the open item says so far: text, or arguments.
     said: String,
     output_max: usize,
+    /// Only the response at the end is wanted, no event before it.
+    whole: bool,
     frame: String,
     refused: bool,
     begun: bool,
@@ -135,6 +137,7 @@ impl ResponsesWriter {
             item: None,
             said: String::new(),
             output_max: STREAM_OUTPUT_BYTES_MAX,
+            whole: false,
             frame: String::new(),
             refused: false,
             begun: false,
@@ -142,9 +145,10 @@ impl ResponsesWriter {
         }
     }
 
-    /// The same for an answer that is in memory anyway: without a limit of its own.
-    pub(super) fn unlimited(self) -> Self {
-        Self { output_max: usize::MAX, ..self }
+    /// The same for an answer that is in memory anyway: without a limit of its own, and what it hands out is one
+    /// response, at the end.
+    pub(super) fn whole(self) -> Self {
+        Self { output_max: usize::MAX, whole: true, ..self }
     }
 
     /// The id of the response, for those who keep it.
@@ -181,6 +185,9 @@ impl ResponsesWriter {
             return;
         }
         self.begun = true;
+        if self.whole {
+            return;
+        }
         let response = self.response("in_progress", "null", "null", "null");
         self.send("response.created", &format!("\"response\":{response}"), out);
         self.send("response.in_progress", &format!("\"response\":{response}"), out);
@@ -190,6 +197,13 @@ impl ResponsesWriter {
         self.settle(Status::Completed, out);
         let item = self.item_of(block);
         self.refused |= item.kind == Kind::Refusal;
+        if !self.whole {
+            self.announce(&item, out);
+        }
+        self.item = Some(item);
+    }
+
+    fn announce(&mut self, item: &Item, out: Out<'_>) {
         let json = item.json(Status::InProgress, None);
         self.send(
             "response.output_item.added",
@@ -203,7 +217,6 @@ impl ResponsesWriter {
             }
             Kind::Reasoning | Kind::Function | Kind::Custom => {}
         }
-        self.item = Some(item);
     }
 
     fn item_of(&self, block: &Block<'_>) -> Item {
@@ -245,6 +258,9 @@ impl ResponsesWriter {
         let Some(item) = &self.item else { return };
         let first = self.said.is_empty();
         self.said.push_str(piece);
+        if self.whole {
+            return;
+        }
         let (name, tail) = match item.kind {
             Kind::Text => ("response.output_text.delta", ",\"logprobs\":[]"),
             Kind::Refusal => ("response.refusal.delta", ""),
@@ -262,7 +278,7 @@ impl ResponsesWriter {
 
     /// A delta of the open item, without a copy in between.
     fn send_delta(&mut self, name: &str, piece: &str, tail: &str, out: Out<'_>) {
-        let Some(item) = &self.item else { return };
+        let Some(item) = self.item.as_ref().filter(|_| !self.whole) else { return };
         self.frame.clear();
         // Writing into a `String` cannot fail.
         let _ =
@@ -290,10 +306,23 @@ impl ResponsesWriter {
         }
         let said = std::mem::take(&mut self.said);
         let Some(item) = self.item.take() else { return };
-        let place = &item.place;
+        let json = item.json(status, Some(&said));
+        if !self.whole {
+            self.close(&item, &said, &json, out);
+        }
+        if !self.output.is_empty() {
+            self.output.push(',');
+        }
+        self.output.push_str(&json);
+        self.index += 1;
+    }
+
+    /// Says that the item is complete.
+    fn close(&mut self, item: &Item, said: &str, json: &str, out: Out<'_>) {
+        let (kind, place) = (item.kind, &item.place);
         let mut text = String::new();
-        push_string(&mut text, &said);
-        let part_done = format!("{place},\"part\":{}", part(kind, &said));
+        push_string(&mut text, said);
+        let part_done = format!("{place},\"part\":{}", part(kind, said));
         match kind {
             Kind::Text => {
                 self.send(
@@ -320,17 +349,11 @@ impl ResponsesWriter {
                 self.send("response.custom_tool_call_input.done", &format!("{place},\"input\":{text}"), out);
             }
         }
-        let json = item.json(status, Some(&said));
         self.send(
             "response.output_item.done",
             &format!("\"output_index\":{},\"item\":{json}", self.index),
             out,
         );
-        if !self.output.is_empty() {
-            self.output.push(',');
-        }
-        self.output.push_str(&json);
-        self.index += 1;
     }
 
     fn finish(&mut self, reason: StopReason, usage: Usage, out: Out<'_>) {
@@ -345,8 +368,7 @@ impl ResponsesWriter {
         self.settle(status, out);
         let response = self.response(status.word(), "null", why.unwrap_or("null"), &responses_json(usage));
         let name = if why.is_some() { "response.incomplete" } else { "response.completed" };
-        self.send(name, &format!("\"response\":{response}"), out);
-        self.ended = true;
+        self.end(name, &response, out);
     }
 
     /// What is half stays unfinished: a client would run a call that is announced as done.
@@ -362,7 +384,14 @@ impl ResponsesWriter {
         push_member(&mut error, "message", message);
         error.push('}');
         let response = self.response("failed", &error, "null", "null");
-        self.send("response.failed", &format!("\"response\":{response}"), out);
+        self.end("response.failed", &response, out);
+    }
+
+    fn end(&mut self, name: &str, response: &str, out: Out<'_>) {
+        match self.whole {
+            true => out(name, response),
+            false => self.send(name, &format!("\"response\":{response}"), out),
+        }
         self.ended = true;
     }
 
