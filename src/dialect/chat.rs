@@ -283,6 +283,27 @@ impl<'a> Answer<'a> {
         choices.is_some_and(|all| all.is_empty() || all.iter().any(|choice| choice.message.is_some()))
     }
 
+    fn judge(&self) -> Whole {
+        let usage = Usage::read(self.usage);
+        match () {
+            () if self.is_error() || !self.is_whole() => Whole::Error,
+            () if self.has_content() => Whole::Content(usage),
+            () => Whole::Empty(usage),
+        }
+    }
+
+    fn edit(&self, text: &str, provider_json: Option<&str>, model_json: &str) -> Option<Edit> {
+        let provider = provider_json.filter(|_| self.provider_name.is_none());
+        let model = self.model.is_none().then_some(model_json);
+        let members = match (provider, model) {
+            (None, None) => return None,
+            (Some(provider), None) => format!("\"provider_name\":{provider}"),
+            (None, Some(model)) => format!("\"model\":{model}"),
+            (Some(provider), Some(model)) => format!("\"provider_name\":{provider},\"model\":{model}"),
+        };
+        insert_member(text.as_bytes(), 0..text.len(), &members)
+    }
+
     pub(super) fn has_content(&self) -> bool {
         self.choices.iter().flatten().any(|choice| choice.says(Message::has_content))
     }
@@ -290,17 +311,16 @@ impl<'a> Answer<'a> {
 
 /// Judges a whole answer with a 2xx status.
 pub fn judge_whole(text: &str) -> Whole {
-    let answer = match Answer::read(text) {
-        Ok(answer) => answer,
+    judge_and_edit(text, None, "null").0
+}
+
+/// The same and the edit of [`answer_edit`], for which the text is read once.
+pub fn judge_and_edit(text: &str, provider_json: Option<&str>, model_json: &str) -> (Whole, Option<Edit>) {
+    match Answer::read(text) {
+        Ok(answer) => (answer.judge(), answer.edit(text, provider_json, model_json)),
         // A duplicate key or a `choices` of another type is still JSON: somebody else may name the error in it.
-        Err(e) if e.is_data() => return Whole::Error,
-        Err(_) => return Whole::Garbled,
-    };
-    let usage = Usage::read(answer.usage);
-    match () {
-        () if answer.is_error() || !answer.is_whole() => Whole::Error,
-        () if answer.has_content() => Whole::Content(usage),
-        () => Whole::Empty(usage),
+        Err(e) if e.is_data() => (Whole::Error, None),
+        Err(_) => (Whole::Garbled, None),
     }
 }
 
@@ -309,16 +329,7 @@ pub fn judge_whole(text: &str) -> Whole {
 /// `provider_json` and `model_json` are JSON texts, quotes included. An answer that already has a `provider_name`
 /// (another ai-free-swap behind this one) keeps it: it knows better who answered.
 pub fn answer_edit(text: &str, provider_json: Option<&str>, model_json: &str) -> Option<Edit> {
-    let answer = Answer::read(text).ok()?;
-    let provider = provider_json.filter(|_| answer.provider_name.is_none());
-    let model = answer.model.is_none().then_some(model_json);
-    let members = match (provider, model) {
-        (None, None) => return None,
-        (Some(provider), None) => format!("\"provider_name\":{provider}"),
-        (None, Some(model)) => format!("\"model\":{model}"),
-        (Some(provider), Some(model)) => format!("\"provider_name\":{provider},\"model\":{model}"),
-    };
-    insert_member(text.as_bytes(), 0..text.len(), &members)
+    Answer::read(text).ok()?.edit(text, provider_json, model_json)
 }
 
 #[cfg(test)]

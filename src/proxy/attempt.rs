@@ -8,8 +8,8 @@ use super::upstream::{HttpUpstream, Upstream, Via};
 use crate::config::Protocol;
 use crate::dialect::answer::{Fold, MessagesReader, ReadError};
 use crate::dialect::ask::Dialect;
-use crate::dialect::chat::{Usage, Whole, judge_whole};
-use crate::dialect::chat_stream::whole_with_fields;
+use crate::dialect::chat::{Usage, Whole, judge_and_edit, judge_whole};
+use crate::dialect::chat_stream::edited;
 use crate::dialect::messages_stream::whole_with_provider;
 use crate::http::head::ResponseHead;
 use crate::http::sse::SseParser;
@@ -242,12 +242,11 @@ fn whole_answer(
             Err(e) => Err(read_error(e, text, head, upstream, job)),
         };
     }
-    let judged = judge_whole(&text);
+    let (judged, edit) = judge_and_edit(&text, job.provider_json(upstream), &upstream.model_json);
     let (Whole::Content(usage) | Whole::Empty(usage)) = judged else {
         return Err(no_answer(judged, text, head, upstream, job));
     };
-    let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
-    said(Answer::Whole(bytes, usage), matches!(judged, Whole::Content(_)))
+    said(Answer::Whole(edited(text, edit), usage), matches!(judged, Whole::Content(_)))
 }
 
 /// The same in another protocol.
