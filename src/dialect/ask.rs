@@ -68,6 +68,17 @@ impl Ask {
         }
     }
 
+    /// The same of a Messages or Responses request that has been read already, and that goes through to nobody.
+    pub fn of_reading(
+        dialect: Dialect,
+        model: Option<String>,
+        stream: bool,
+        previous: Option<String>,
+    ) -> Self {
+        let unmarked = OnceLock::from(None);
+        Self::Other(dialect, Envelope { model, stream, previous, unmarked, model_span: None })
+    }
+
     /// Whose protocol it is in.
     pub fn dialect(&self) -> Dialect {
         match self {

@@ -148,7 +148,7 @@ pub struct Tool<'a> {
     /// The name as the target knows it: `[A-Za-z0-9_-]{1,64}`.
     pub name: Cow<'a, str>,
     /// What it does.
-    pub description: Option<Cow<'a, str>>,
+    pub description: Option<Text<'a>>,
     /// A JSON schema as text; an object.
     pub schema: Cow<'a, str>,
     /// Whether the schema binds the model.

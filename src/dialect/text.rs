@@ -56,6 +56,14 @@ impl<'a> Text<'a> {
         })
     }
 
+    /// About how many bytes it takes when it is written.
+    pub fn written(&self) -> usize {
+        match &self.0 {
+            Form::Own(text) => text.len(),
+            Form::Plain(inside) | Form::Escaped(inside, _) => inside.len(),
+        }
+    }
+
     /// Writes it into a JSON string.
     pub fn push_inside(&self, out: &mut String) {
         match &self.0 {

@@ -12,6 +12,7 @@ use crate::limits::{COUNT_TIME, ERROR_BODY_BYTES_MAX};
 use crate::net::deadline::with_deadline;
 use crate::respond::Reply;
 use crate::route::plan::Step;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// Answers `count_tokens` of Messages and `input_tokens` of Responses.
@@ -22,7 +23,8 @@ pub async fn count_tokens(
     fields: &ClientFields,
 ) -> Reply {
     let told = |error: ApiError| Reply::error(&error, dialect);
-    let (body, history, ask) = match super::asked(state, dialect, body.as_ref()) {
+    let history = OnceLock::new();
+    let (body, ask, reading) = match super::asked(state, dialect, body.as_ref(), &history) {
         Ok(asked) => asked,
         Err(error) => return told(error),
     };
@@ -35,7 +37,8 @@ pub async fn count_tokens(
     {
         return Reply::json(200, counted);
     }
-    match Reading::new(dialect, body, &history) {
+    let items = history.get().map_or(&[][..], |items| items.as_slice());
+    match reading.map_or_else(|| Reading::new(dialect, body, items), Ok) {
         Ok(reading) => {
             let tokens = estimate::input_tokens(&reading.request);
             Reply::json(

@@ -73,6 +73,8 @@ pub struct Reading<'a> {
     pub items: Vec<Cow<'a, str>>,
     /// Whether the response is kept.
     pub store: bool,
+    /// The response that a Responses request goes on from.
+    pub previous: Option<String>,
 }
 
 impl<'a> Reading<'a> {
@@ -87,6 +89,7 @@ impl<'a> Reading<'a> {
             echo: Echo::default(),
             items: Vec::new(),
             store: false,
+            previous: None,
         };
         match dialect {
             Dialect::Chat => chat_in::read(text).map(plain),
@@ -99,9 +102,16 @@ impl<'a> Reading<'a> {
                     text.get(member.value.clone())
                 });
                 let (request, tools, items) = (read.request, read.tools, read.items);
-                Ok(Self { request, tools, echo, items, store: read.store })
+                let previous = read.previous_response_id.map(Cow::into_owned);
+                Ok(Self { request, tools, echo, items, store: read.store, previous })
             }
         }
+    }
+
+    /// What can be known of the request without reading it.
+    pub fn ask(&self, dialect: Dialect) -> Ask {
+        let model = self.request.model.as_ref().map(|model| model.clone().into_owned());
+        Ask::of_reading(dialect, model, self.request.stream, self.previous.clone())
     }
 }
 
@@ -131,13 +141,17 @@ pub struct Job<'a> {
     pub created: u64,
 }
 
+/// Whether requests in a dialect may go through to this backend as they come.
+pub fn speaks(upstream: &Upstream, dialect: Dialect) -> bool {
+    matches!(
+        (dialect, upstream.protocol()),
+        (Dialect::Chat, Protocol::OpenAi) | (Dialect::Messages, Protocol::Anthropic)
+    )
+}
+
 /// Whether a request goes through as it came; `body` is its text.
 pub fn passes(ask: &Ask, body: &str, upstream: &Upstream) -> bool {
-    let same = matches!(
-        (ask.dialect(), upstream.protocol()),
-        (Dialect::Chat, Protocol::OpenAi) | (Dialect::Messages, Protocol::Anthropic)
-    );
-    same && ask.passes(body)
+    speaks(upstream, ask.dialect()) && ask.passes(body)
 }
 
 impl Job<'_> {

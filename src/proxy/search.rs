@@ -66,14 +66,14 @@ pub struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// Plans it.
-    pub fn new(state: &'a State, call: Call<'a>) -> Self {
+    /// Plans it. `reading`: the request in the neutral form, if somebody has read it.
+    pub fn new(state: &'a State, call: Call<'a>, reading: Option<Reading<'a>>) -> Self {
         let until = Instant::now() + state.config.request_timeout;
         let walk = state.walk(call.ask.model());
         Self {
             state,
             call,
-            reading: None,
+            reading: reading.map(|reading| remembered(state, reading)),
             stripped: false,
             until,
             seed: fastrand::u64(..),
@@ -154,9 +154,7 @@ impl<'a> Search<'a> {
 
     fn read(&self) -> Result<Reading<'a>, ApiError> {
         let Call { ask, body, history, .. } = self.call;
-        let mut reading = Reading::new(ask.dialect(), body, history)?;
-        self.state.signatures.fill(&mut reading.request);
-        Ok(reading)
+        Reading::new(ask.dialect(), body, history).map(|reading| remembered(self.state, reading))
     }
 
     async fn attempt(&mut self, ticket: Ticket, running: Running<'_>) -> Option<Answer> {
@@ -264,6 +262,12 @@ impl<'a> Search<'a> {
         let error = ApiError::new(503, text).code("all_providers_failed");
         Refusal { error, retry_at }
     }
+}
+
+/// With the signatures that the client has dropped.
+fn remembered<'a>(state: &State, mut reading: Reading<'a>) -> Reading<'a> {
+    state.signatures.fill(&mut reading.request);
+    reading
 }
 
 /// A signature is good only where it was made (translation §8).

@@ -116,7 +116,7 @@ struct Google<'a> {
 #[serde(default, bound(deserialize = "'de: 'a"))]
 struct Function<'a> {
     name: Field<Cow<'a, str>>,
-    description: Field<Cow<'a, str>>,
+    description: Field<Text<'a>>,
     parameters: Option<&'a RawValue>,
     strict: Field<bool>,
     arguments: Option<&'a RawValue>,

@@ -5,7 +5,7 @@ use super::super::model::{Effort, Format, Part, Request, Role, Source, Text, Too
 use super::json::{Members, push_inside, push_joined, push_string};
 use super::schema::cleaned;
 use super::tools::fit_id;
-use super::{Target, note};
+use super::{Target, note, room};
 use crate::provider::quirks::{Quirks, ToolChoices};
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ const USER_CHARS_MAX: usize = 64;
 
 /// The request body, and the names of what the provider cannot be told.
 pub fn write(request: &Request<'_>, target: &Target<'_>) -> (String, Vec<String>) {
-    let mut out = String::with_capacity(1024);
+    let mut out = String::with_capacity(room(request));
     let mut dropped = request.dropped.clone();
     let mut body = Members::open(&mut out);
     body.raw("model", target.model_json);
@@ -313,7 +313,7 @@ impl<'w> Writer<'w> {
         let mut function = Members::open(entry.key("function"));
         function.text("name", &tool.name);
         if let Some(description) = &tool.description {
-            function.text("description", description);
+            function.said("description", description);
         }
         function.raw("parameters", &cleaned(&tool.schema, self.quirks.written.schema_drop));
         if tool.strict && self.quirks.written.strict {

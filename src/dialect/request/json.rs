@@ -24,14 +24,12 @@ impl<'o> Members<'o> {
         Self { out, empty: true }
     }
 
-    /// A key; its value is to be appended to what comes back.
-    pub(super) fn key(&mut self, key: &str) -> &mut String {
-        if !self.empty {
-            self.out.push(',');
-        }
+    /// A key, which needs no escapes; its value is to be appended to what comes back.
+    pub(super) fn key(&mut self, key: &'static str) -> &mut String {
+        self.out.push_str(if self.empty { "\"" } else { ",\"" });
         self.empty = false;
-        push_string(self.out, key);
-        self.out.push(':');
+        self.out.push_str(key);
+        self.out.push_str("\":");
         self.out
     }
 
@@ -40,11 +38,11 @@ impl<'o> Members<'o> {
         self.out
     }
 
-    pub(super) fn text(&mut self, key: &str, text: &str) {
+    pub(super) fn text(&mut self, key: &'static str, text: &str) {
         push_string(self.key(key), text);
     }
 
-    pub(super) fn said(&mut self, key: &str, text: &Text<'_>) {
+    pub(super) fn said(&mut self, key: &'static str, text: &Text<'_>) {
         let out = self.key(key);
         out.push('"');
         text.push_inside(out);
@@ -52,7 +50,7 @@ impl<'o> Members<'o> {
     }
 
     /// A member whose value is JSON already.
-    pub(super) fn raw(&mut self, key: &str, json: &str) {
+    pub(super) fn raw(&mut self, key: &'static str, json: &str) {
         self.key(key).push_str(json);
     }
 

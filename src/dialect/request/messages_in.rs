@@ -58,7 +58,7 @@ struct BlockSource<'a> {
 struct ToolDef<'a> {
     r#type: Field<Cow<'a, str>>,
     name: Field<Cow<'a, str>>,
-    description: Field<Cow<'a, str>>,
+    description: Field<Text<'a>>,
     input_schema: Option<&'a RawValue>,
     strict: Field<bool>,
 }

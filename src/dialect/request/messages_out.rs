@@ -4,7 +4,7 @@
 use super::super::model::{Effort, Format, Part, Request, Role, Source, Text, ToolChoice};
 use super::json::{Members, NO_PARAMETERS, object_schema, push_joined, push_string};
 use super::tools::fit_id;
-use super::{Target, note};
+use super::{Target, note, room};
 use crate::dialect::model::MARK;
 use crate::provider::quirks::{Messages, ToolIds};
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ const BUDGET_MIN: u64 = 1024;
 
 /// The request body, and the names of what the model cannot be told.
 pub fn write(request: &Request<'_>, target: &Target<'_>) -> (String, Vec<String>) {
-    let mut out = String::with_capacity(1024);
+    let mut out = String::with_capacity(room(request));
     let mut dropped = request.dropped.clone();
     let knows = target.quirks.written.messages;
     let thinking = thinking(request, knows, &mut dropped);
@@ -369,7 +369,7 @@ fn tools(body: &mut Members<'_>, request: &Request<'_>, knows: Messages) {
         let mut entry = Members::open(out);
         entry.text("name", &tool.name);
         if let Some(description) = &tool.description {
-            entry.text("description", description);
+            entry.said("description", description);
         }
         entry.raw("input_schema", &object_schema(&tool.schema));
         if tool.strict && knows.format {

@@ -79,7 +79,7 @@ struct ToolDef<'a> {
     r#type: Field<Cow<'a, str>>,
     name: Field<Cow<'a, str>>,
     namespace: Field<Cow<'a, str>>,
-    description: Field<Cow<'a, str>>,
+    description: Field<Text<'a>>,
     parameters: Option<&'a RawValue>,
     strict: Field<bool>,
     format: Field<Object<ToolFormat<'a>>>,
