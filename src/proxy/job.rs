@@ -67,8 +67,8 @@ pub struct Reading<'a> {
     pub request: Request<'a>,
     /// How its tools are called on the client's side.
     pub tools: ClientTools,
-    /// What a response repeats of it.
-    pub echo: Echo,
+    /// What a response repeats of it; only Responses clients are told.
+    pub echo: Option<Echo>,
     /// The items of a Responses request, for the next one.
     pub items: Vec<Cow<'a, str>>,
     /// Whether the response is kept.
@@ -86,7 +86,7 @@ impl<'a> Reading<'a> {
         let plain = |read: Read<'a>| Self {
             request: read.request,
             tools: read.tools,
-            echo: Echo::default(),
+            echo: None,
             items: Vec::new(),
             store: false,
             previous: None,
@@ -103,7 +103,7 @@ impl<'a> Reading<'a> {
                 });
                 let (request, tools, items) = (read.request, read.tools, read.items);
                 let previous = read.previous_response_id.map(Cow::into_owned);
-                Ok(Self { request, tools, echo, items, store: read.store, previous })
+                Ok(Self { request, tools, echo: Some(echo), items, store: read.store, previous })
             }
         }
     }
@@ -231,7 +231,7 @@ impl Job<'_> {
     }
 
     fn echo(&self) -> Echo {
-        self.reading.map(|reading| reading.echo.clone()).unwrap_or_default()
+        self.reading.and_then(|reading| reading.echo.clone()).unwrap_or_default()
     }
 
     /// Reads the answers of a backend.

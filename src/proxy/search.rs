@@ -5,6 +5,7 @@ use super::job::{ClientFields, Job, Reading, passes, strip_thinking};
 use super::state::State;
 use super::upstream::Upstream;
 use crate::config::Protocol;
+use crate::dialect::answer::response_id;
 use crate::dialect::ask::Ask;
 use crate::dialect::error::ApiError;
 use crate::net::deadline::sleep_until;
@@ -20,8 +21,8 @@ pub struct Found {
     pub answer: Result<(Ticket, Answer), Refusal>,
     /// Attempts made.
     pub attempts: usize,
-    /// The items of the conversation up to the answer, if a client may go on from it.
-    pub keep: Option<Vec<String>>,
+    /// If a client may go on from the answer: its id, and the items of the conversation up to it.
+    pub keep: Option<(String, Vec<String>)>,
 }
 
 /// An error for the client.
@@ -118,7 +119,8 @@ impl<'a> Search<'a> {
     fn found(&mut self, answer: Result<(Ticket, Answer), Refusal>) -> Found {
         let keep = self.reading.take().filter(|reading| reading.store).map(|reading| {
             let history = self.call.history.iter().cloned();
-            history.chain(reading.items.into_iter().map(Cow::into_owned)).collect()
+            let items = history.chain(reading.items.into_iter().map(Cow::into_owned)).collect();
+            (response_id(self.seed), items)
         });
         Found { answer, attempts: self.walk.attempts(), keep }
     }

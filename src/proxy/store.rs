@@ -1,6 +1,5 @@
 //! Responses that a client may go on from or ask for again: the last few, in memory.
 
-use crate::dialect::skim;
 use crate::limits::{STORED_BYTES_MAX, STORED_RESPONSE_BYTES_MAX, STORED_RESPONSES_MAX};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -36,13 +35,8 @@ impl Store {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `response`, a response object as JSON, with the items that led to it. What is too large is not kept.
-    pub fn keep(&self, response: String, items: Vec<String>) {
-        let id = skim::members(&response).ok().and_then(|members| {
-            let id = members.into_iter().find(|member| member.key == "id")?;
-            serde_json::from_str::<String>(response.get(id.value)?).ok()
-        });
-        let Some(id) = id else { return };
+    /// Keeps `response`, the response object `id` as JSON, with the items that led to it. What is too large is not kept.
+    pub fn keep(&self, id: String, response: String, items: Vec<String>) {
         // Twice the response: its output will be among the items.
         let bytes = 2 * response.len() + items.iter().map(String::len).sum::<usize>();
         if bytes > STORED_RESPONSE_BYTES_MAX {
@@ -117,7 +111,7 @@ mod tests {
     #[test]
     fn a_response_is_kept_with_its_conversation_until_it_is_forgotten() {
         let store = Store::default();
-        store.keep(response("a", "hi"), vec!["1".into()]);
+        store.keep("a".into(), response("a", "hi"), vec!["1".into()]);
         assert_eq!(
             store.items("a").unwrap()[..],
             ["1".to_owned(), r#"{"type":"message","x":"hi"}"#.to_owned()]
@@ -131,16 +125,16 @@ mod tests {
     fn the_oldest_go_when_there_are_too_many_or_too_large() {
         let store = Store::default();
         for n in 0..=STORED_RESPONSES_MAX {
-            store.keep(response(&n.to_string(), ""), Vec::new());
+            store.keep(n.to_string(), response(&n.to_string(), ""), Vec::new());
         }
         assert!(store.items("0").is_none() && store.items("1").is_some());
         let large = "x".repeat(STORED_RESPONSE_BYTES_MAX / 2 - 100);
         for n in 0..=STORED_BYTES_MAX / STORED_RESPONSE_BYTES_MAX {
-            store.keep(response(&format!("large{n}"), &large), Vec::new());
+            store.keep(format!("large{n}"), response(&format!("large{n}"), &large), Vec::new());
         }
         assert!(store.items("1").is_none(), "the small ones were older");
         assert!(store.items("large0").is_none() && store.items("large1").is_some());
-        store.keep(response("huge", &"x".repeat(STORED_RESPONSE_BYTES_MAX)), Vec::new());
+        store.keep("huge".into(), response("huge", &"x".repeat(STORED_RESPONSE_BYTES_MAX)), Vec::new());
         assert!(store.items("huge").is_none());
     }
 }

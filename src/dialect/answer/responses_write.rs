@@ -55,6 +55,11 @@ impl Default for Echo {
     }
 }
 
+/// The id of the response that is made of this seed, for those who keep it.
+pub fn response_id(seed: u64) -> String {
+    make_id("resp_", seed, 0)
+}
+
 /// Writes one answer for one client. Feed it every event in order.
 ///
 /// An item is announced when its block opens and finished when the next one opens or the answer ends: only then is
@@ -127,7 +132,7 @@ impl ResponsesWriter {
     /// `tools`: what the client calls them, and which are custom or in a namespace.
     pub fn new(names: &Names, tools: ClientTools, echo: Echo) -> Self {
         Self {
-            id: make_id("resp_", names.seed, 0),
+            id: response_id(names.seed),
             names: names.clone(),
             echo,
             tools,
