@@ -1,7 +1,7 @@
 //! A request that goes out has another model, perhaps the usage switch, and not one other byte changed.
 #![no_main]
 
-use ai_free_swap::dialect::{chat::ChatRequest, splice::pieces};
+use ai_free_swap::dialect::{ask, chat::ChatRequest, splice::pieces};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, value::RawValue};
 
@@ -35,7 +35,7 @@ fn rest(mut body: Map<String, Value>) -> Map<String, Value> {
 
 fn splice(body: &str, request: &ChatRequest, ask_usage: bool) -> String {
     let model_json = Value::from(MODEL).to_string();
-    let mut edits = request.edits(body.as_bytes(), &model_json, ask_usage);
+    let mut edits = request.edits(body, &model_json, ask_usage);
     let joined = pieces(body.as_bytes(), &mut edits).concat();
     // Without the edits' texts, the new body is the old one without their spans.
     let (mut old, mut new) = (0, 0);
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&flags, input)) = data.split_first() else { return };
     let ask_usage = flags & 1 == 1;
     let text = std::str::from_utf8(input).ok();
-    let request = match ChatRequest::parse(input) {
+    let request = match ask::text(input).and_then(ChatRequest::parse) {
         Ok(request) => request,
         Err(error) => {
             assert_eq!(error.status, 400);
@@ -71,7 +71,7 @@ fuzz_target!(|data: &[u8]| {
     let spliced = splice(body, &request, ask_usage);
     assert!(is_json(&spliced), "{spliced}");
 
-    let again = ChatRequest::parse(spliced.as_bytes()).expect("it is as good as it was");
+    let again = ChatRequest::parse(&spliced).expect("it is as good as it was");
     assert_eq!(again.model.as_deref(), Some(MODEL));
     assert_eq!(again.stream, request.stream);
     assert_eq!(again.include_usage, request.include_usage || (ask_usage && request.stream));

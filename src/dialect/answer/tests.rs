@@ -918,6 +918,24 @@ fn sources_and_probabilities_reach_responses_clients() {
 }
 
 #[test]
+fn a_whole_response_is_written_without_events() {
+    let whole = |tools: ClientTools, feed: &dyn Fn(Sink<'_>)| {
+        let mut writer = ResponsesWriter::new(&names(), tools, Echo::default()).whole();
+        let mut handed_out = Vec::new();
+        feed(&mut |event| writer.event(event, &mut |name, _| handed_out.push(name.to_owned())));
+        handed_out
+    };
+    let shell = ClientTool { name: "shell".into(), namespace: None, kind: ToolKind::Shell };
+    let mut tools = client_tools();
+    tools.0.insert("mcp_read".into(), shell);
+    assert_eq!(whole(tools, &calls), ["response.completed"]);
+    for stream in [false, true] {
+        let written = whole(ClientTools::default(), &|sink| read_cited(stream, sink));
+        assert_eq!(written, ["response.completed"]);
+    }
+}
+
+#[test]
 fn sources_and_probabilities_reach_chat_clients() {
     for stream in [false, true] {
         let frames = written("chat", &ClientTools::default(), |sink| read_cited(stream, sink));
