@@ -78,7 +78,7 @@ impl<'de> Parser<'de> {
         let text = self.scan.span(start..self.scan.at());
         match (text.parse::<u64>(), text.parse::<i64>()) {
             (Ok(number), _) => visitor.visit_u64(number),
-            (_, Ok(number)) => visitor.visit_i64(number),
+            (_, Ok(number @ ..0)) => visitor.visit_i64(number),
             _ => visitor.visit_f64(text.parse().map_err(|_| "malformed number")?),
         }
     }
@@ -242,5 +242,111 @@ impl<'de> Deserializer<'de> for Key<'de> {
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
         unit unit_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::text::Text;
+    use super::*;
+    use serde::Deserialize;
+    use serde_json::value::RawValue;
+    use serde_json::{Map, Number, Value};
+
+    /// Everything that is in a text, by the data model that readers see.
+    struct Any(Value);
+
+    impl<'de> Deserialize<'de> for Any {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            struct All;
+            impl<'de> Visitor<'de> for All {
+                type Value = Any;
+                fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                    f.write_str("anything")
+                }
+                fn visit_unit<E>(self) -> Result<Any, E> {
+                    Ok(Any(Value::Null))
+                }
+                fn visit_bool<E>(self, flag: bool) -> Result<Any, E> {
+                    Ok(Any(flag.into()))
+                }
+                fn visit_u64<E>(self, number: u64) -> Result<Any, E> {
+                    Ok(Any(number.into()))
+                }
+                fn visit_i64<E>(self, number: i64) -> Result<Any, E> {
+                    Ok(Any(number.into()))
+                }
+                fn visit_f64<E>(self, number: f64) -> Result<Any, E> {
+                    Ok(Any(Number::from_f64(number).into()))
+                }
+                fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Any, E> {
+                    assert!(!text.contains('\\'));
+                    Ok(Any(text.into()))
+                }
+                fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<Any, D::Error> {
+                    let inside = <&str>::deserialize(from)?;
+                    assert!(inside.contains('\\'));
+                    Ok(Any(Text::of_json(inside, true).into_cow().into()))
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Any, A::Error> {
+                    let mut list = Vec::new();
+                    while let Some(Any(value)) = seq.next_element()? {
+                        list.push(value);
+                    }
+                    Ok(Any(list.into()))
+                }
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Any, A::Error> {
+                    let mut object = Map::new();
+                    while let Some((key, Any(value))) = map.next_entry::<String, _>()? {
+                        object.insert(key, value);
+                    }
+                    Ok(Any(object.into()))
+                }
+            }
+            from.deserialize_any(All)
+        }
+    }
+
+    fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
+        let mut parser = Parser::new(text);
+        let value = T::deserialize(&mut parser).ok()?;
+        parser.end().ok().map(|()| value)
+    }
+
+    #[track_caller]
+    fn check_alike(text: &str) {
+        let expected = serde_json::from_str::<Value>(text).ok();
+        assert_eq!(read::<Any>(text).map(|Any(value)| value), expected, "{text}");
+        let raw = serde_json::from_str::<&RawValue>(text).ok();
+        assert_eq!(read::<&RawValue>(text).map(RawValue::get), raw.map(RawValue::get), "{text}");
+    }
+
+    #[test]
+    fn it_agrees_with_another_parser() {
+        let texts = [
+            r#" {"a":[[],{},[{}],"",0,-1,1.5e2,true,false,null,{"b":{"c":[1,2]}}],"\u0061b":"x"} "#,
+            r#"["plain é日本語 and long enough","\"\\\/\b\f\n\r\t\u00e9 ",18446744073709551616]"#,
+            "[ 1 ,\t\"a\"\r\n, { \"k\" : null , \"l\":[ ] } ]",
+        ];
+        for text in texts {
+            for cut in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
+                check_alike(&text[..cut]);
+            }
+            for (at, c) in text.char_indices() {
+                for other in ["\"", "{", "}", "[", "]", ",", ":", "0", "-", "x", " ", "\n", "\u{1f}", ""] {
+                    check_alike(&format!("{}{other}{}", &text[..at], &text[at + c.len_utf8()..]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_has_an_end_only_where_it_is_looked_into() {
+        for (depth, expected) in [(REQUEST_DEPTH_MAX, true), (REQUEST_DEPTH_MAX + 1, false)] {
+            let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            assert_eq!(read::<Any>(&text).is_some(), expected, "{depth}");
+        }
+        let text = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(read::<serde::de::IgnoredAny>(&text).is_some() && read::<&RawValue>(&text).is_some());
     }
 }
