@@ -184,8 +184,10 @@ fn configs_load() {
 /// That every key is there is tested in `tidy.rs`.
 #[test]
 fn keys_in_comments_of_the_example_exist() {
-    let names: Words =
-        ["ROOT", "SERVER", "GROUP", "BACKEND", "LIMITS", "QUIRKS", "ANTHROPIC"].into_iter().flat_map(schema).collect();
+    let names: Words = ["ROOT", "SERVER", "GROUP", "BACKEND", "LIMITS", "QUIRKS", "ANTHROPIC"]
+        .into_iter()
+        .flat_map(schema)
+        .collect();
     let example = read("config.yaml.example");
     let commented = example.lines().filter_map(|line| line.trim_start().strip_prefix('#'));
     let keys = commented.filter_map(|line| line.trim_start_matches([' ', '#', '-']).split_once(": "));
