@@ -39,7 +39,7 @@ fn in_two_hours() -> (String, String) {
 #[test]
 fn a_good_answer_that_says_nothing_is_left_keeps_the_next_request_away() {
     let (seconds, milliseconds) = in_two_hours();
-    type Row<'t> = (&'t str, &'t str, Vec<(&'t str, &'t str)>);
+    type Row<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>);
     let rows: Vec<Row<'_>> = vec![
         (
             "requests, Go durations",
