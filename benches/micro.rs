@@ -164,20 +164,20 @@ fn dialect(bench: &Bench) {
     for size in [2 * 1024, 20 * 1024, 100 * 1024, 1024 * 1024] {
         let body = body(size);
         bench.run(&format!("chat: ChatRequest::parse, {} KB", size / 1024), body.len(), 1, || {
-            ChatRequest::parse(black_box(body.as_bytes())).unwrap()
+            ChatRequest::parse(black_box(&body)).unwrap()
         });
         bench.run(&format!("chat: parse + edits + pieces, {} KB", size / 1024), body.len(), 1, || {
-            let request = ChatRequest::parse(black_box(body.as_bytes())).unwrap();
-            let mut edits = request.edits(body.as_bytes(), "\"openai/gpt-oss-120b\"", true);
+            let request = ChatRequest::parse(black_box(&body)).unwrap();
+            let mut edits = request.edits(&body, "\"openai/gpt-oss-120b\"", true);
             pieces(body.as_bytes(), &mut edits).len()
         });
         for preset in ["openrouter", "together", "mistral", "gemini"] {
             let quirks = Quirks::of(Some(preset), "m");
             let name = format!("chat: parse + edits + repairs for {preset} + pieces, {} KB", size / 1024);
             bench.run(&name, body.len(), 1, || {
-                let ask = Ask::parse(Dialect::Chat, black_box(body.as_bytes())).unwrap();
-                let mut edits = ask.edits(body.as_bytes(), "\"openai/gpt-oss-120b\"", true);
-                edits.extend(ask.repairs(body.as_bytes(), &quirks, &|_| None).edits);
+                let ask = Ask::parse(Dialect::Chat, black_box(&body)).unwrap();
+                let mut edits = ask.edits(&body, "\"openai/gpt-oss-120b\"", true);
+                edits.extend(ask.repairs(&body, &quirks, &|_| None).edits);
                 pieces(body.as_bytes(), &mut edits).len()
             });
         }

@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// A question that costs a few tokens. Reasoning models need some room before they say anything.
-const BODY: &[u8] = br#"{"messages":[{"role":"user","content":"Reply with OK."}],"max_tokens":64}"#;
+const BODY: &str = r#"{"messages":[{"role":"user","content":"Reply with OK."}],"max_tokens":64}"#;
 /// Nobody waits longer for a table.
 const CHECK_TIME: Duration = Duration::from_secs(60);
 

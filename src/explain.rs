@@ -1,7 +1,7 @@
 //! `ai-free-swap explain`: what would become of a request, by the program's own plan and without any call.
 
 use crate::config::{Config, ModelRouting, Protocol, Selection};
-use crate::dialect::ask::{Ask, Dialect};
+use crate::dialect::ask::{self, Ask, Dialect};
 use crate::dialect::request::estimate;
 use crate::proxy::demand;
 use crate::proxy::job::{Reading, passes};
@@ -111,6 +111,7 @@ fn order(selection: Selection) -> &'static str {
 
 /// A request as far as it matters here.
 struct Request<'a> {
+    text: &'a str,
     ask: Ask,
     /// In the neutral form; or why that cannot be.
     reading: Result<Reading<'a>, String>,
@@ -119,10 +120,11 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     fn read(body: &'a [u8], dialect: Option<Dialect>) -> Result<Self, String> {
         let dialect = dialect.unwrap_or_else(|| guess(body));
-        let ask = Ask::parse(dialect, body)
-            .map_err(|e| format!("the request is refused as {}: {}", dialect.name(), e.message))?;
-        let reading = Reading::new(dialect, body, &[]).map_err(|e| e.message.into_owned());
-        Ok(Self { ask, reading })
+        let asked = ask::text(body).and_then(|text| Ok((text, Ask::parse(dialect, text)?)));
+        let (text, ask) =
+            asked.map_err(|e| format!("the request is refused as {}: {}", dialect.name(), e.message))?;
+        let reading = Reading::new(dialect, text, &[]).map_err(|e| e.message.into_owned());
+        Ok(Self { text, ask, reading })
     }
 
     fn describe(&self, question: &Question<'_>) -> String {
@@ -139,7 +141,7 @@ impl<'a> Request<'a> {
 
     /// How it would go to this backend.
     fn way(&self, upstream: &Upstream) -> String {
-        if passes(&self.ask, upstream) {
+        if passes(&self.ask, self.text, upstream) {
             return "as it came".into();
         }
         let target = if upstream.protocol() == Protocol::OpenAi { "chat" } else { "messages" };

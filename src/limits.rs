@@ -223,6 +223,9 @@ pub const DROPPED_NAME_BYTES_MAX: usize = 64;
 /// A tool's name as all providers take it (openai-chat §3, anthropic-messages §4).
 pub const TOOL_NAME_BYTES_MAX: usize = 64;
 
+/// Nesting of what is read of a request by name. What is only passed on may be nested as deep as it likes.
+pub const REQUEST_DEPTH_MAX: usize = 128;
+
 /// Thought signatures remembered: those of the agents' last calls.
 pub const SIGNATURES_MAX: usize = 4096;
 /// All of them together, with their ids.

@@ -271,9 +271,9 @@ fn any_value_anywhere_is_read_or_refused() {
 
 /// A chat request that goes through, as a backend with these quirks gets it.
 fn passed(body: &str, quirks: &Quirks) -> String {
-    let ask = Ask::parse(Dialect::Chat, body.as_bytes()).unwrap();
-    let mut edits = ask.edits(body.as_bytes(), MODEL, false);
-    edits.extend(ask.repairs(body.as_bytes(), quirks, &|_| Some("signature".to_owned())).edits);
+    let ask = Ask::parse(Dialect::Chat, body).unwrap();
+    let mut edits = ask.edits(body, MODEL, false);
+    edits.extend(ask.repairs(body, quirks, &|_| Some("signature".to_owned())).edits);
     String::from_utf8(pieces(body.as_bytes(), &mut edits).concat()).unwrap()
 }
 
@@ -285,7 +285,7 @@ fn what_goes_through_stays_json_whatever_is_in_it() {
         for new in ["null", "-7.5", r#""x""#, "[]", "{}", "[null]"] {
             for mutant in mutants(&json(&body), &json(new)) {
                 let body = mutant.to_string();
-                if Ask::parse(Dialect::Chat, body.as_bytes()).is_err() {
+                if Ask::parse(Dialect::Chat, &body).is_err() {
                     continue;
                 }
                 assert_eq!(json(&passed(&body, &Quirks::of(None, "m")))["messages"], mutant["messages"]);

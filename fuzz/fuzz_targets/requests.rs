@@ -8,6 +8,7 @@ use ai_free_swap::dialect::request::{
 };
 use ai_free_swap::provider::quirks::Quirks;
 use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
 
 const PRESETS: [(Option<&str>, &str); 6] = [
     (None, "m"),
@@ -25,8 +26,10 @@ fn check(mut request: Request<'_>) {
         let (chat, _) = chat_out::write(&request, &target);
         // A conversation in which nothing is said stays one, and chat providers refuse it themselves.
         let is_empty = chat.contains(r#""messages":[]"#);
+        assert!(is_json(&chat), "{chat}");
         assert!(is_empty || chat_in::read(&chat).is_ok(), "{chat}");
         let (messages, _) = messages_out::write(&request, &target);
+        assert!(is_json(&messages), "{messages}");
         assert!(messages_in::read(&messages).is_ok(), "{messages}");
     }
     let _ = estimate::input_tokens(&request);
@@ -34,14 +37,22 @@ fn check(mut request: Request<'_>) {
     assert!(request.turns.windows(2).all(|pair| pair[0].role != pair[1].role));
 }
 
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
 fuzz_target!(|body: &str| {
+    let is_json = is_json(body);
     if let Ok(read) = chat_in::read(body) {
+        assert!(is_json, "what is taken is JSON");
         check(read.request);
     }
     if let Ok(read) = messages_in::read(body) {
+        assert!(is_json, "what is taken is JSON");
         check(read.request);
     }
     if let Ok(read) = responses_in::read(body) {
+        assert!(is_json, "what is taken is JSON");
         check(read.request);
         let items: Vec<_> = read.items.iter().collect();
         assert!(responses_in::read_after(&items, body).is_ok(), "{items:?}");

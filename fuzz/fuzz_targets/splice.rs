@@ -2,7 +2,7 @@
 //! is known to refuse something, it is still JSON, and nothing that could be changed is left.
 #![no_main]
 
-use ai_free_swap::dialect::{chat::ChatRequest, skim, splice::pieces};
+use ai_free_swap::dialect::{ask, chat::ChatRequest, skim, splice::pieces};
 use ai_free_swap::provider::quirks::Quirks;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, value::RawValue};
@@ -38,7 +38,7 @@ fn rest(mut body: Map<String, Value>) -> Map<String, Value> {
 
 fn splice(body: &str, request: &ChatRequest, ask_usage: bool) -> String {
     let model_json = Value::from(MODEL).to_string();
-    let mut edits = request.edits(body.as_bytes(), &model_json, ask_usage);
+    let mut edits = request.edits(body, &model_json, ask_usage);
     let joined = pieces(body.as_bytes(), &mut edits).concat();
     // Without the edits' texts, the new body is the old one without their spans.
     let (mut old, mut new) = (0, 0);
@@ -55,8 +55,8 @@ fn splice(body: &str, request: &ChatRequest, ask_usage: bool) -> String {
 }
 
 fn repaired(body: &str, quirks: &Quirks) -> Option<String> {
-    let request = ChatRequest::parse(body.as_bytes()).ok()?;
-    let mut edits = request.repairs(body.as_bytes(), quirks, &|id| Some(id.to_owned())).edits;
+    let request = ChatRequest::parse(body).ok()?;
+    let mut edits = request.repairs(body, quirks, &|id| Some(id.to_owned())).edits;
     edits.sort_by_key(|edit| edit.span.start);
     assert!(edits.windows(2).all(|two| two[0].span.end <= two[1].span.start), "edits do not overlap");
     String::from_utf8(pieces(body.as_bytes(), &mut edits).concat()).ok()
@@ -69,7 +69,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((&flags, input)) = data.split_first() else { return };
     let ask_usage = flags & 1 == 1;
     let text = std::str::from_utf8(input).ok();
-    let request = match ChatRequest::parse(input) {
+    let request = match ask::text(input).and_then(ChatRequest::parse) {
         Ok(request) => request,
         Err(error) => {
             assert_eq!(error.status, 400);
@@ -85,7 +85,7 @@ fuzz_target!(|data: &[u8]| {
     let spliced = splice(body, &request, ask_usage);
     assert!(is_json(&spliced), "{spliced}");
 
-    let again = ChatRequest::parse(spliced.as_bytes()).expect("it is as good as it was");
+    let again = ChatRequest::parse(&spliced).expect("it is as good as it was");
     assert_eq!(again.model.as_deref(), Some(MODEL));
     assert_eq!(again.stream, request.stream);
     assert_eq!(again.include_usage, request.include_usage || (ask_usage && request.stream));
@@ -94,7 +94,7 @@ fuzz_target!(|data: &[u8]| {
     let quirks = Quirks::of(Some(PRESETS[usize::from(flags >> 1) % PRESETS.len()]), "o3");
     let once = repaired(body, &quirks).expect("spans lie on character boundaries");
     assert!(is_json(&once), "{once}");
-    let members = skim::members(body.as_bytes()).expect("it has been read");
+    let members = skim::members(body).expect("it has been read");
     let keys: HashSet<_> = members.iter().map(|member| &member.key).collect();
     if keys.len() == members.len() {
         assert_eq!(repaired(&once, &quirks).as_deref(), Some(&*once), "a second time changes nothing");

@@ -5,9 +5,11 @@ use super::error::ApiError;
 use super::request::repair::Repairs;
 use super::splice::{Edit, insert_member};
 use super::top::Top;
+pub use super::top::text;
 use super::unmark;
 use crate::provider::quirks::Quirks;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +51,9 @@ pub struct Envelope {
     pub stream: bool,
     /// The response that a Responses request goes on from.
     pub previous: Option<String>,
-    /// What takes this program's own thinking out of a Messages request; `None` if only a translation can.
-    unmarked: Option<Vec<Edit>>,
+    /// What takes this program's own thinking out of a Messages request; `None` if only a translation can. Looked for
+    /// once a backend speaks Messages: the others need no second walk over the body.
+    unmarked: OnceLock<Option<Vec<Edit>>>,
     /// Where the value of `model` stands.
     model_span: Option<Range<usize>>,
 }
@@ -60,11 +63,22 @@ impl Ask {
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    pub fn parse(dialect: Dialect, body: &[u8]) -> Result<Self, ApiError> {
+    pub fn parse(dialect: Dialect, body: &str) -> Result<Self, ApiError> {
         match dialect {
             Dialect::Chat => ChatRequest::parse(body).map(Self::Chat),
             other => Envelope::parse(other, body).map(|envelope| Self::Other(other, envelope)),
         }
+    }
+
+    /// The same of a Messages or Responses request that has been read already, and that goes through to nobody.
+    pub fn of_reading(
+        dialect: Dialect,
+        model: Option<String>,
+        stream: bool,
+        previous: Option<String>,
+    ) -> Self {
+        let unmarked = OnceLock::from(None);
+        Self::Other(dialect, Envelope { model, stream, previous, unmarked, model_span: None })
     }
 
     /// Whose protocol it is in.
@@ -83,11 +97,11 @@ impl Ask {
         }
     }
 
-    /// Whether edits are enough to make it fit for a backend of the same protocol.
-    pub fn passes(&self) -> bool {
+    /// Whether edits are enough to make it fit for a backend of the same protocol. `body` is what it was read from.
+    pub fn passes(&self, body: &str) -> bool {
         match self {
             Self::Chat(_) => true,
-            Self::Other(_, envelope) => envelope.unmarked.is_some(),
+            Self::Other(_, envelope) => envelope.unmarked(body).is_some(),
         }
     }
 
@@ -108,7 +122,7 @@ impl Ask {
     /// the id of their call.
     pub fn repairs(
         &self,
-        body: &[u8],
+        body: &str,
         quirks: &Quirks,
         signature: &dyn Fn(&str) -> Option<String>,
     ) -> Repairs {
@@ -119,7 +133,7 @@ impl Ask {
     }
 
     /// The edits for a backend of the same protocol.
-    pub fn edits(&self, body: &[u8], model_json: &str, ask_usage: bool) -> Vec<Edit> {
+    pub fn edits(&self, body: &str, model_json: &str, ask_usage: bool) -> Vec<Edit> {
         match self {
             Self::Chat(request) => request.edits(body, model_json, ask_usage),
             Self::Other(_, envelope) => envelope.edits(body, model_json),
@@ -128,28 +142,28 @@ impl Ask {
 }
 
 impl Envelope {
-    fn parse(dialect: Dialect, body: &[u8]) -> Result<Self, ApiError> {
+    fn parse(dialect: Dialect, body: &str) -> Result<Self, ApiError> {
         let top = Top::read(body)?;
         let (model, model_span, stream) = (top.model()?, top.span("model")?, top.stream()?);
         let previous = match dialect {
             Dialect::Responses => top.string("previous_response_id")?,
             _ => None,
         };
-        let unmarked = match dialect {
-            Dialect::Messages => std::str::from_utf8(body).ok().and_then(unmark::edits),
-            _ => None,
-        };
-        Ok(Self { model, stream, previous, unmarked, model_span })
+        Ok(Self { model, stream, previous, unmarked: OnceLock::new(), model_span })
     }
 
-    fn edits(&self, body: &[u8], model_json: &str) -> Vec<Edit> {
+    fn unmarked(&self, body: &str) -> Option<&Vec<Edit>> {
+        self.unmarked.get_or_init(|| unmark::edits(body)).as_ref()
+    }
+
+    fn edits(&self, body: &str, model_json: &str) -> Vec<Edit> {
         let model: Vec<Edit> = match &self.model_span {
             Some(span) => vec![Edit { span: span.clone(), text: model_json.to_owned() }],
-            None => {
-                insert_member(body, 0..body.len(), &format!("\"model\":{model_json}")).into_iter().collect()
-            }
+            None => insert_member(body.as_bytes(), 0..body.len(), &format!("\"model\":{model_json}"))
+                .into_iter()
+                .collect(),
         };
-        model.into_iter().chain(self.unmarked.iter().flatten().cloned()).collect()
+        model.into_iter().chain(self.unmarked(body).into_iter().flatten().cloned()).collect()
     }
 }
 
@@ -160,12 +174,12 @@ mod tests {
 
     #[test]
     fn a_messages_request_goes_on_with_another_model_and_nothing_else() {
-        let body = br#"{"model":"claude-x","max_tokens":5,"stream":true,"messages":[{"role":"user","content":"\u00e9"}],"x":1e2}"#;
+        let body = r#"{"model":"claude-x","max_tokens":5,"stream":true,"messages":[{"role":"user","content":"\u00e9"}],"x":1e2}"#;
         let ask = Ask::parse(Dialect::Messages, body).unwrap();
         assert_eq!((ask.model(), ask.stream(), ask.dialect()), (Some("claude-x"), true, Dialect::Messages));
-        let joined = pieces(body, &mut ask.edits(body, "\"m\"", true)).concat();
-        assert_eq!(joined, String::from_utf8_lossy(body).replace("claude-x", "m").into_bytes());
-        let mut edits = Ask::parse(Dialect::Messages, b"{}").unwrap().edits(b"{}", "\"m\"", true);
+        let joined = pieces(body.as_bytes(), &mut ask.edits(body, "\"m\"", true)).concat();
+        assert_eq!(joined, body.replace("claude-x", "m").into_bytes());
+        let mut edits = Ask::parse(Dialect::Messages, "{}").unwrap().edits("{}", "\"m\"", true);
         assert_eq!(pieces(b"{}", &mut edits).concat(), br#"{"model":"m"}"#);
     }
 
@@ -179,7 +193,7 @@ mod tests {
             (r#"{"previous_response_id":1}"#, "`previous_response_id` must be a string."),
             (r#"{"model":"a","model":"b"}"#, "The body has `model` twice; send it once."),
         ] {
-            assert_eq!(Ask::parse(Dialect::Responses, body.as_bytes()).unwrap_err().message, expected);
+            assert_eq!(Ask::parse(Dialect::Responses, body).unwrap_err().message, expected);
         }
     }
 }

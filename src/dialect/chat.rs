@@ -51,7 +51,7 @@ impl ChatRequest {
     /// Reads a request body. The whole text is checked to be JSON; nothing is kept of it but spans.
     ///
     /// Linear, and not recursive: nesting depth is the provider's business.
-    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    pub fn parse(body: &str) -> Result<Self, ApiError> {
         let top = Top::read(body)?;
         let (model, model_span, stream) = (top.model()?, top.span("model")?, top.stream()?);
         // Without `stream`, providers refuse the options or ignore them: theirs to say.
@@ -67,7 +67,7 @@ impl ChatRequest {
     /// What else has to change for a provider with these quirks; see [`repairs`].
     pub fn repairs(
         &self,
-        body: &[u8],
+        body: &str,
         quirks: &Quirks,
         signature: &dyn Fn(&str) -> Option<String>,
     ) -> Repairs {
@@ -77,7 +77,7 @@ impl ChatRequest {
     /// The edits that make the body fit a backend: its model, and the usage chunk if it may be asked for.
     ///
     /// `model_json` is the backend's model as JSON text, quotes included.
-    pub fn edits(&self, body: &[u8], model_json: &str, ask_usage: bool) -> Vec<Edit> {
+    pub fn edits(&self, body: &str, model_json: &str, ask_usage: bool) -> Vec<Edit> {
         let mut edits = Vec::with_capacity(2);
         let mut members = String::new();
         match &self.model_span {
@@ -90,7 +90,7 @@ impl ChatRequest {
                 members = format!("{members}{comma}\"stream_options\":{USAGE_OPTIONS}");
             }
             UsageSwitch::NoKey(object) if ask_usage => {
-                edits.extend(insert_member(body, object.clone(), r#""include_usage":true"#));
+                edits.extend(insert_member(body.as_bytes(), object.clone(), r#""include_usage":true"#));
             }
             UsageSwitch::Replace(span, text) if ask_usage => {
                 edits.push(Edit { span: span.clone(), text: (*text).to_owned() });
@@ -98,17 +98,17 @@ impl ChatRequest {
             _ => {}
         }
         if !members.is_empty() {
-            edits.extend(insert_member(body, 0..body.len(), &members));
+            edits.extend(insert_member(body.as_bytes(), 0..body.len(), &members));
         }
         edits
     }
 }
 
 /// How the usage chunk can be asked for where `stream_options` stands at `span`, and whether it was.
-fn usage_switch(body: &[u8], span: Range<usize>) -> Result<(UsageSwitch, bool), ApiError> {
+fn usage_switch(body: &str, span: Range<usize>) -> Result<(UsageSwitch, bool), ApiError> {
     let refuse = |message: &'static str| ApiError::new(400, message).param("stream_options");
     let options = body.get(span.clone()).unwrap_or_default();
-    if options == b"null" {
+    if options == "null" {
         return Ok((UsageSwitch::Replace(span, USAGE_OPTIONS), false));
     }
     let members = skim::members(options).map_err(|_| refuse("`stream_options` must be an object."))?;
@@ -296,6 +296,27 @@ impl<'a> Answer<'a> {
         choices.is_some_and(|all| all.is_empty() || all.iter().any(|choice| choice.message.is_some()))
     }
 
+    fn judge(&self) -> Whole {
+        let usage = Usage::read(self.usage);
+        match () {
+            () if self.is_error() || !self.is_whole() => Whole::Error,
+            () if self.has_content() => Whole::Content(usage),
+            () => Whole::Empty(usage),
+        }
+    }
+
+    fn edit(&self, text: &str, provider_json: Option<&str>, model_json: &str) -> Option<Edit> {
+        let provider = provider_json.filter(|_| self.provider_name.is_none());
+        let model = self.model.is_none().then_some(model_json);
+        let members = match (provider, model) {
+            (None, None) => return None,
+            (Some(provider), None) => format!("\"provider_name\":{provider}"),
+            (None, Some(model)) => format!("\"model\":{model}"),
+            (Some(provider), Some(model)) => format!("\"provider_name\":{provider},\"model\":{model}"),
+        };
+        insert_member(text.as_bytes(), 0..text.len(), &members)
+    }
+
     pub(super) fn has_content(&self) -> bool {
         self.choices.iter().flatten().any(|choice| choice.says(Message::has_content))
     }
@@ -303,17 +324,16 @@ impl<'a> Answer<'a> {
 
 /// Judges a whole answer with a 2xx status.
 pub fn judge_whole(text: &str) -> Whole {
-    let answer = match Answer::read(text) {
-        Ok(answer) => answer,
+    judge_and_edit(text, None, "null").0
+}
+
+/// The same and the edit of [`answer_edit`], for which the text is read once.
+pub fn judge_and_edit(text: &str, provider_json: Option<&str>, model_json: &str) -> (Whole, Option<Edit>) {
+    match Answer::read(text) {
+        Ok(answer) => (answer.judge(), answer.edit(text, provider_json, model_json)),
         // A duplicate key or a `choices` of another type is still JSON: somebody else may name the error in it.
-        Err(e) if e.is_data() => return Whole::Error,
-        Err(_) => return Whole::Garbled,
-    };
-    let usage = Usage::read(answer.usage);
-    match () {
-        () if answer.is_error() || !answer.is_whole() => Whole::Error,
-        () if answer.has_content() => Whole::Content(usage),
-        () => Whole::Empty(usage),
+        Err(e) if e.is_data() => (Whole::Error, None),
+        Err(_) => (Whole::Garbled, None),
     }
 }
 
@@ -322,16 +342,7 @@ pub fn judge_whole(text: &str) -> Whole {
 /// `provider_json` and `model_json` are JSON texts, quotes included. An answer that already has a `provider_name`
 /// (another ai-free-swap behind this one) keeps it: it knows better who answered.
 pub fn answer_edit(text: &str, provider_json: Option<&str>, model_json: &str) -> Option<Edit> {
-    let answer = Answer::read(text).ok()?;
-    let provider = provider_json.filter(|_| answer.provider_name.is_none());
-    let model = answer.model.is_none().then_some(model_json);
-    let members = match (provider, model) {
-        (None, None) => return None,
-        (Some(provider), None) => format!("\"provider_name\":{provider}"),
-        (None, Some(model)) => format!("\"model\":{model}"),
-        (Some(provider), Some(model)) => format!("\"provider_name\":{provider},\"model\":{model}"),
-    };
-    insert_member(text.as_bytes(), 0..text.len(), &members)
+    Answer::read(text).ok()?.edit(text, provider_json, model_json)
 }
 
 #[cfg(test)]
@@ -340,8 +351,8 @@ mod tests {
     use super::*;
 
     fn spliced(body: &str, ask_usage: bool) -> String {
-        let request = ChatRequest::parse(body.as_bytes()).unwrap();
-        let mut edits = request.edits(body.as_bytes(), r#""m-1""#, ask_usage);
+        let request = ChatRequest::parse(body).unwrap();
+        let mut edits = request.edits(body, r#""m-1""#, ask_usage);
         let bytes = pieces(body.as_bytes(), &mut edits).concat();
         String::from_utf8(bytes).unwrap()
     }
@@ -403,9 +414,8 @@ mod tests {
 
     #[test]
     fn what_the_client_asked_is_known() {
-        let asked = |body: &str| {
-            ChatRequest::parse(body.as_bytes()).map(|r| (r.model, r.stream, r.include_usage)).unwrap()
-        };
+        let asked =
+            |body: &str| ChatRequest::parse(body).map(|r| (r.model, r.stream, r.include_usage)).unwrap();
         assert_eq!(asked(r#"{"model":" x "}"#), (Some("x".into()), false, false));
         assert_eq!(asked(r#"{"model":"  ","stream":null}"#), (None, false, false));
         assert_eq!(asked(r#"{"stream":true,"stream_options":{"include_usage":true}}"#), (None, true, true));
@@ -437,7 +447,7 @@ mod tests {
                 "`stream_options.include_usage` must be true or false.",
             ),
         ] {
-            let error = ChatRequest::parse(body.as_bytes()).unwrap_err();
+            let error = ChatRequest::parse(body).unwrap_err();
             assert_eq!((error.status, &*error.message), (400, expected), "{body}");
         }
     }

@@ -320,7 +320,13 @@ pub fn thought_signatures(data: &str, take: &mut dyn FnMut(&str, &str)) {
 
 /// Our fields for a whole answer: the text with `provider_name` and a missing `model` added.
 pub fn whole_with_fields(text: String, provider_json: Option<&str>, model_json: &str) -> Vec<u8> {
-    match answer_edit(&text, provider_json, model_json) {
+    let edit = answer_edit(&text, provider_json, model_json);
+    edited(text, edit)
+}
+
+/// The text with one edit.
+pub fn edited(text: String, edit: Option<Edit>) -> Vec<u8> {
+    match edit {
         Some(edit) => pieces(text.as_bytes(), &mut [edit]).concat(),
         None => text.into_bytes(),
     }

@@ -178,15 +178,13 @@ fn too_long(message: &str) -> Cow<'_, str> {
 }
 
 /// A parser error for the client: what and where, without the words of the library for our types.
-pub(super) fn describe(error: &serde_json::Error) -> Cow<'static, str> {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    let text = error.to_string();
+pub(super) fn describe(text: &str, line: usize, column: usize) -> Cow<'static, str> {
+    let place = format!("line {line}, column {column}");
     if text.starts_with("duplicate field") {
         let key = text.split('`').nth(1).unwrap_or("a key");
         return format!("The body has `{key}` twice ({place}); send it once.").into();
     }
-    let what = text.split(" at line ").next().unwrap_or("malformed");
-    format!("The body is not valid JSON: {what} ({place}).").into()
+    format!("The body is not valid JSON: {text} ({place}).").into()
 }
 
 #[cfg(test)]

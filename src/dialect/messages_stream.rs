@@ -111,7 +111,7 @@ impl MessagesStream {
 /// Whether a message names its provider: another ai-free-swap behind this one knows better who answered.
 fn is_named(message: &str) -> bool {
     message.contains("provider_name")
-        && skim::members(message.as_bytes())
+        && skim::members(message)
             .is_ok_and(|members| members.iter().any(|member| member.key == "provider_name"))
 }
 

@@ -12,5 +12,6 @@ pub mod opening;
 pub mod request;
 pub mod skim;
 pub mod splice;
+pub mod text;
 mod top;
 pub mod unmark;

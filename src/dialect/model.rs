@@ -3,6 +3,7 @@
 //! Readers make it, writers speak it; neither knows the other. Texts are borrowed from the body where that is
 //! possible, and everything that is JSON by itself (schemas, arguments) stays the text it was.
 
+pub use super::text::Text;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ pub struct Request<'a> {
     /// The client's model, trimmed; `None` if missing, null or blank.
     pub model: Option<Cow<'a, str>>,
     /// System texts before the first turn, in order.
-    pub system: Vec<Cow<'a, str>>,
+    pub system: Vec<Text<'a>>,
     /// The conversation. Neighbours have different roles, and each call is answered in the next user turn, results
     /// first: readers owe that (translation §2 to §4: merge, reorder, make up what is missing).
     pub turns: Vec<Turn<'a>>,
@@ -80,9 +81,9 @@ pub enum Role {
 #[derive(Debug)]
 pub enum Part<'a> {
     /// Text, never empty.
-    Text(Cow<'a, str>),
+    Text(Text<'a>),
     /// A system text in mid-conversation (translation §2): most targets take it as user text.
-    System(Cow<'a, str>),
+    System(Text<'a>),
     /// A picture.
     Image(Source<'a>),
     /// A document; `name` is a title or file name.
@@ -122,7 +123,7 @@ pub enum Part<'a> {
     /// Reasoning that only its maker can read.
     RedactedThinking(Cow<'a, str>),
     /// The model said no.
-    Refusal(Cow<'a, str>),
+    Refusal(Text<'a>),
 }
 
 /// Where the content of a picture or document is.
@@ -147,7 +148,7 @@ pub struct Tool<'a> {
     /// The name as the target knows it: `[A-Za-z0-9_-]{1,64}`.
     pub name: Cow<'a, str>,
     /// What it does.
-    pub description: Option<Cow<'a, str>>,
+    pub description: Option<Text<'a>>,
     /// A JSON schema as text; an object.
     pub schema: Cow<'a, str>,
     /// Whether the schema binds the model.

@@ -12,7 +12,7 @@ use std::fmt;
 /// Marks for caches wander through a conversation, and are left out; so is what else may look different the next time:
 /// a text may be a string or a list of parts. `history` are the items of the response that a Responses request goes on
 /// from.
-pub fn opening(dialect: Dialect, body: &[u8], history: &[String]) -> Option<String> {
+pub fn opening(dialect: Dialect, body: &str, history: &[String]) -> Option<String> {
     let members = skim::members(body).ok()?;
     let member = |key: &str| {
         let value = members.iter().find(|member| member.key == key)?.value.clone();
@@ -21,10 +21,10 @@ pub fn opening(dialect: Dialect, body: &[u8], history: &[String]) -> Option<Stri
     let (system, turns) = match dialect {
         Dialect::Chat => (None, member("messages")?),
         Dialect::Messages => (member("system"), member("messages")?),
-        Dialect::Responses => (member("instructions"), member("input").unwrap_or(b"[]")),
+        Dialect::Responses => (member("instructions"), member("input").unwrap_or("[]")),
     };
     let mut text = String::new();
-    if let Some(Ok(system)) = system.map(serde_json::from_slice::<Value>) {
+    if let Some(Ok(system)) = system.map(serde_json::from_str::<Value>) {
         texts(&system, &mut text);
     }
     for item in history {
@@ -34,11 +34,11 @@ pub fn opening(dialect: Dialect, body: &[u8], history: &[String]) -> Option<Stri
             return Some(text);
         }
     }
-    if turns.starts_with(b"\"") {
-        texts(&serde_json::from_slice(turns).ok()?, &mut text);
+    if turns.starts_with('"') {
+        texts(&serde_json::from_str(turns).ok()?, &mut text);
         return Some(text);
     }
-    let mut reader = serde_json::Deserializer::from_slice(turns);
+    let mut reader = serde_json::Deserializer::from_str(turns);
     let mut found = false;
     // Stopped in the middle, it ends with an error.
     let _ = First { text: &mut text, found: &mut found }.deserialize(&mut reader);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_conversation_keeps_its_opening() {
-        let chat = |body: &str| opening(Dialect::Chat, body.as_bytes(), &[]);
+        let chat = |body: &str| opening(Dialect::Chat, body, &[]);
         let first = chat(r#"{"messages":[{"role":"system","content":"S"},{"role":"user","content":"U"}]}"#);
         assert!(first.is_some());
         for (same, body) in [
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn marks_of_caches_do_not_count() {
-        let messages = |body: &str| opening(Dialect::Messages, body.as_bytes(), &[]);
+        let messages = |body: &str| opening(Dialect::Messages, body, &[]);
         let first =
             messages(r#"{"system":"S","messages":[{"role":"user","content":[{"type":"text","text":"U"}]}]}"#);
         let marked = messages(
@@ -155,7 +155,7 @@ mod tests {
     fn a_response_goes_on_with_its_history() {
         let item =
             r#"{"type":"message","role":"user","content":[{"type":"input_text","text":"U"}]}"#.to_owned();
-        let open = |body: &str, history: &[String]| opening(Dialect::Responses, body.as_bytes(), history);
+        let open = |body: &str, history: &[String]| opening(Dialect::Responses, body, history);
         let first = open(&format!(r#"{{"instructions":"I","input":[{item}]}}"#), &[]);
         assert!(first.is_some());
         assert_eq!(open(r#"{"instructions":"I","input":"U"}"#, &[]), first, "the short form of the same");

@@ -1,9 +1,10 @@
 //! Reading the top level of a JSON object without parsing what is below it.
 //!
-//! The whole text is checked against the grammar (RFC 8259) and for UTF-8, once, at a few bytes a cycle: request
+//! The whole text is checked against the grammar (RFC 8259), once, at a few bytes a cycle: request
 //! bodies are hundreds of kilobytes of strings, and nobody here needs what is in them. Not recursive, so nesting
 //! costs a bit of memory a level and no stack.
 
+use super::escape::special;
 use super::splice::is_space;
 use std::borrow::Cow;
 use std::fmt;
@@ -39,24 +40,69 @@ impl fmt::Display for Malformed {
 ///
 /// # Errors
 /// The first place at which the text is no JSON object.
-pub fn members(text: &[u8]) -> Result<Vec<Member<'_>>, Malformed> {
-    let mut scan = Scan { text, at: 0 };
-    scan.object().map_err(|what| {
-        let before = text.get(..scan.at).unwrap_or(text);
-        let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|&&b| b != b'\n').count() + 1;
-        Malformed { what, line, column }
-    })
+pub fn members(text: &str) -> Result<Vec<Member<'_>>, Malformed> {
+    let mut scan = Scan::new(text);
+    scan.object().map_err(|what| Malformed::at(text.as_bytes(), scan.at, what))
 }
 
-struct Scan<'a> {
-    text: &'a [u8],
+/// A body as text.
+///
+/// # Errors
+/// The first byte that is not UTF-8.
+pub fn utf8(body: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(body)
+        .map_err(|error| Malformed::at(body, error.valid_up_to(), "a byte that is not UTF-8"))
+}
+
+impl Malformed {
+    fn at(text: &[u8], at: usize, what: &'static str) -> Self {
+        let before = text.get(..at).unwrap_or(text);
+        let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|&&b| b != b'\n').count() + 1;
+        Self { what, line, column }
+    }
+}
+
+/// Walks over JSON text and checks it on the way.
+#[derive(Debug)]
+pub(super) struct Scan<'a> {
+    text: &'a str,
+    /// Always beside an ASCII byte or at an end: a character boundary.
     at: usize,
 }
 
-type Step<T> = Result<T, &'static str>;
+pub(super) type Step<T> = Result<T, &'static str>;
 
 impl<'a> Scan<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The text between two places.
+    pub(super) fn span(&self, span: Range<usize>) -> &'a str {
+        self.text.get(span).unwrap_or_default()
+    }
+
+    /// What is wrong here.
+    pub(super) fn malformed(&self, what: &'static str) -> Malformed {
+        Malformed::at(self.text.as_bytes(), self.at, what)
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes on behind a byte that was peeked at.
+    pub(super) fn skip(&mut self) {
+        self.at = self.text.len().min(self.at + 1);
+    }
+
+    /// Whether nothing is left but white space.
+    pub(super) fn is_at_end(&mut self) -> bool {
+        self.space();
+        self.at == self.text.len()
+    }
+
     fn object(&mut self) -> Step<Vec<Member<'a>>> {
         let mut members = Vec::new();
         self.space();
@@ -66,7 +112,8 @@ impl<'a> Scan<'a> {
             self.at += 1;
         } else {
             loop {
-                let key = decoded(self.text.get(self.key()?).unwrap_or_default());
+                let key = self.key()?;
+                let key = decoded(self.span(key));
                 self.space();
                 let start = self.at;
                 self.value()?;
@@ -80,21 +127,20 @@ impl<'a> Scan<'a> {
                 self.space();
             }
         }
-        self.space();
-        if self.at == self.text.len() { Ok(members) } else { Err("something follows the object") }
+        if self.is_at_end() { Ok(members) } else { Err("something follows the object") }
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
     }
 
-    fn space(&mut self) {
+    pub(super) fn space(&mut self) {
         while self.peek().is_some_and(|b| is_space(b.into())) {
             self.at += 1;
         }
     }
 
-    fn take(&mut self, byte: u8, what: &'static str) -> Step<()> {
+    pub(super) fn take(&mut self, byte: u8, what: &'static str) -> Step<()> {
         if self.peek() != Some(byte) {
             return Err(what);
         }
@@ -103,7 +149,7 @@ impl<'a> Scan<'a> {
     }
 
     /// A key and its colon; where the key stands, quotes included.
-    fn key(&mut self) -> Step<Range<usize>> {
+    pub(super) fn key(&mut self) -> Step<Range<usize>> {
         let start = self.at;
         self.string("expected a key in double quotes")?;
         let end = self.at;
@@ -113,7 +159,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Any value, with everything in it.
-    fn value(&mut self) -> Step<()> {
+    pub(super) fn value(&mut self) -> Step<()> {
         let mut open = Nesting::default();
         loop {
             self.space();
@@ -135,7 +181,7 @@ impl<'a> Scan<'a> {
                         continue;
                     }
                 }
-                Some(b'"') => self.string("expected a string")?,
+                Some(b'"') => drop(self.string("expected a string")?),
                 Some(b't') => self.word(b"true")?,
                 Some(b'f') => self.word(b"false")?,
                 Some(b'n') => self.word(b"null")?,
@@ -174,15 +220,15 @@ impl<'a> Scan<'a> {
         Ok(false)
     }
 
-    fn word(&mut self, word: &[u8]) -> Step<()> {
-        if !self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+    pub(super) fn word(&mut self, word: &[u8]) -> Step<()> {
+        if !self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
             return Err("expected a value");
         }
         self.at += word.len();
         Ok(())
     }
 
-    fn number(&mut self) -> Step<()> {
+    pub(super) fn number(&mut self) -> Step<()> {
         const BAD: &str = "malformed number";
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -214,43 +260,25 @@ impl<'a> Scan<'a> {
         if self.at > start { Ok(()) } else { Err(what) }
     }
 
-    fn string(&mut self, what: &'static str) -> Step<()> {
+    /// A string, and whether it has escapes.
+    pub(super) fn string(&mut self, what: &'static str) -> Step<bool> {
         self.take(b'"', what)?;
+        let mut escapes = false;
         loop {
-            self.at += plain(self.text.get(self.at..).unwrap_or_default());
+            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+            let Some(plain) = special(rest) else {
+                self.at = self.text.len();
+                return Err("a string that does not end");
+            };
+            self.at += plain;
             match self.peek() {
                 Some(b'"') => break self.at += 1,
                 Some(b'\\') => self.escape()?,
-                Some(0x80..) => self.beyond_ascii()?,
-                Some(..0x20) => return Err("a control character in a string; write it as an escape"),
-                // Plain bytes at the end of the text, too few for a word.
-                Some(_) => self.at += 1,
-                None => return Err("a string that does not end"),
+                _ => return Err("a control character in a string; write it as an escape"),
             }
+            escapes = true;
         }
-        Ok(())
-    }
-
-    /// One character of two to four bytes (RFC 3629 §4).
-    fn beyond_ascii(&mut self) -> Step<()> {
-        const BAD: &str = "a byte that is not UTF-8";
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let (second, len) = match rest.first() {
-            Some(0xc2..=0xdf) => (0x80..=0xbf, 2),
-            Some(0xe0) => (0xa0..=0xbf, 3),
-            Some(0xed) => (0x80..=0x9f, 3),
-            Some(0xe1..=0xef) => (0x80..=0xbf, 3),
-            Some(0xf0) => (0x90..=0xbf, 4),
-            Some(0xf1..=0xf3) => (0x80..=0xbf, 4),
-            Some(0xf4) => (0x80..=0x8f, 4),
-            _ => return Err(BAD),
-        };
-        let follows = |at: usize| rest.get(at).is_some_and(|b| (0x80..=0xbf).contains(b));
-        if !rest.get(1).is_some_and(|b| second.contains(b)) || !(2..len).all(follows) {
-            return Err(BAD);
-        }
-        self.at += len;
-        Ok(())
+        Ok(escapes)
     }
 
     fn escape(&mut self) -> Step<()> {
@@ -259,7 +287,7 @@ impl<'a> Scan<'a> {
         match self.peek() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
             Some(b'u') => {
-                let digits = self.text.get(self.at + 1..self.at + 5).ok_or(BAD)?;
+                let digits = self.text.as_bytes().get(self.at + 1..self.at + 5).ok_or(BAD)?;
                 if !digits.iter().all(u8::is_ascii_hexdigit) {
                     return Err(BAD);
                 }
@@ -272,33 +300,12 @@ impl<'a> Scan<'a> {
 }
 
 /// The text of a key. Half a surrogate pair is good grammar and no text: such a key is none of ours.
-fn decoded(raw: &[u8]) -> Cow<'_, str> {
-    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-    match std::str::from_utf8(inner) {
-        Ok(text) if !inner.contains(&b'\\') => Cow::Borrowed(text),
-        _ => Cow::Owned(serde_json::from_slice(raw).unwrap_or_default()),
+fn decoded(raw: &str) -> Cow<'_, str> {
+    let inside = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+    match inside.contains('\\') {
+        false => Cow::Borrowed(inside),
+        true => Cow::Owned(serde_json::from_str(raw).unwrap_or_default()),
     }
-}
-
-/// How many bytes at the front are plain ASCII text of a string, looked at eight at a time; the last few are left
-/// to the caller.
-fn plain(text: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES << 7;
-    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let (words, _) = text.as_chunks::<8>();
-    for (count, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // The high bit of each byte that is `"`, `\\`, below 0x20 or beyond ASCII; false ones only behind a true one.
-        let quote = has_zero(word ^ (ONES * 0x22));
-        let backslash = has_zero(word ^ (ONES * 0x5c));
-        let control = word.wrapping_sub(ONES * 0x20);
-        let special = (quote | backslash | control | word) & HIGHS;
-        if special != 0 {
-            return count * 8 + special.trailing_zeros() as usize / 8;
-        }
-    }
-    words.len() * 8
 }
 
 /// Which brackets are open: one bit for each, set for an object.
@@ -335,7 +342,7 @@ mod tests {
     use super::*;
 
     fn spans(text: &str) -> Result<Vec<(String, &str)>, Malformed> {
-        let found = members(text.as_bytes())?;
+        let found = members(text)?;
         Ok(found.into_iter().map(|member| (member.key.into_owned(), &text[member.value])).collect())
     }
 
@@ -392,10 +399,10 @@ mod tests {
             let at = text.len();
             text.push(0xff);
             text.extend_from_slice(b"yyy\"}");
-            let error = members(&text).unwrap_err();
+            let error = utf8(&text).unwrap_err();
             assert_eq!((error.what, error.column), ("a byte that is not UTF-8", at + 1), "{filler}");
         }
-        assert!(members(b"{\xff}").is_err());
+        assert!(utf8(b"{\xff}").is_err());
     }
 
     #[test]
@@ -428,14 +435,14 @@ mod tests {
             text.trim_start().starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
         };
         let expected = std::str::from_utf8(text).is_ok_and(object);
-        assert_eq!(members(text).is_ok(), expected, "{}", String::from_utf8_lossy(text));
+        assert_eq!(utf8(text).and_then(members).is_ok(), expected, "{}", String::from_utf8_lossy(text));
     }
 
     #[test]
     fn nesting_costs_no_stack() {
         let deep = format!("{{\"a\":{}{}}}", "[{\"b\":".repeat(100_000), "}]".repeat(100_000));
-        assert_eq!(members(deep.as_bytes()).unwrap_err().what, "expected a value");
+        assert_eq!(members(&deep).unwrap_err().what, "expected a value");
         let deep = format!("{{\"a\":{}1{}}}", "[{\"b\":".repeat(100_000), "}]".repeat(100_000));
-        assert_eq!(members(deep.as_bytes()).unwrap().len(), 1);
+        assert_eq!(members(&deep).unwrap().len(), 1);
     }
 }

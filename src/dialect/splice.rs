@@ -37,11 +37,6 @@ pub fn pieces<'a>(body: &'a [u8], edits: &'a mut [Edit]) -> Vec<&'a [u8]> {
 
 /// Where `part` lies in `whole`, if it is a slice of it.
 pub fn span_of(whole: &str, part: &str) -> Option<Range<usize>> {
-    byte_span_of(whole.as_bytes(), part.as_bytes())
-}
-
-/// The same for bytes.
-pub fn byte_span_of(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
     let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
     let end = start.checked_add(part.len())?;
     (end <= whole.len()).then_some(start..end)

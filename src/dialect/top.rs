@@ -6,9 +6,17 @@ use super::skim::{self, Member};
 use super::splice::is_space;
 use std::ops::Range;
 
+/// A body as text.
+///
+/// # Errors
+/// 400 with the first byte that is not UTF-8.
+pub fn text(body: &[u8]) -> Result<&str, ApiError> {
+    skim::utf8(body).map_err(|e| ApiError::new(400, format!("The body is not valid JSON: {e}.")))
+}
+
 /// The members of a body that is one JSON object.
 pub(super) struct Top<'a> {
-    body: &'a [u8],
+    body: &'a str,
     members: Vec<Member<'a>>,
 }
 
@@ -17,8 +25,8 @@ impl<'a> Top<'a> {
     ///
     /// # Errors
     /// 400 with the first place at which it is no JSON object.
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, ApiError> {
-        if body.iter().all(|&b| is_space(b.into())) {
+    pub(super) fn read(body: &'a str) -> Result<Self, ApiError> {
+        if body.trim_start_matches(is_space).is_empty() {
             return Err(ApiError::new(400, "The body is empty; it must be a JSON object."));
         }
         let members = skim::members(body)
@@ -48,7 +56,7 @@ impl<'a> Top<'a> {
     /// A string; null and absent are `None`.
     pub(super) fn string(&self, key: &'static str) -> Result<Option<String>, ApiError> {
         let Some(span) = self.span(key)? else { return Ok(None) };
-        serde_json::from_slice(self.body.get(span).unwrap_or_default())
+        serde_json::from_str(self.body.get(span).unwrap_or_default())
             .map_err(|_| ApiError::new(400, format!("`{key}` must be a string.")).param(key))
     }
 
@@ -67,10 +75,10 @@ impl<'a> Top<'a> {
 }
 
 /// A boolean where null and absent mean false; `None` for anything else.
-pub(super) fn flag(value: Option<&[u8]>) -> Option<bool> {
+pub(super) fn flag(value: Option<&str>) -> Option<bool> {
     match value {
-        None | Some(b"null" | b"false") => Some(false),
-        Some(b"true") => Some(true),
+        None | Some("null" | "false") => Some(false),
+        Some("true") => Some(true),
         Some(_) => None,
     }
 }

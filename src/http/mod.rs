@@ -6,21 +6,43 @@ mod head_error;
 mod headers;
 pub mod sse;
 
-/// Position of the first byte for which `stop` holds.
+/// Position of the first byte for which `stop` holds, which may be control characters only.
 ///
-/// Whole blocks are tested without a branch per byte, which the compiler turns into vector instructions; long lines
-/// of JSON are what this runs over.
+/// Eight bytes at a time are looked at for any of those: long lines of JSON are what this runs over.
 fn position(bytes: &[u8], stop: impl Fn(u8) -> bool) -> Option<usize> {
-    let (blocks, _) = bytes.as_chunks::<32>();
-    let clear = blocks.iter().take_while(|block| !block.iter().fold(false, |hit, &b| hit | stop(b))).count();
-    let start = clear * 32;
-    let rest = bytes.get(start..)?;
-    rest.iter().position(|&b| stop(b)).map(|at| start + at)
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (count, word) in words.iter().enumerate() {
+        if has_control(u64::from_le_bytes(*word))
+            && let Some(at) = word.iter().position(|&b| stop(b))
+        {
+            return Some(count * 8 + at);
+        }
+    }
+    tail.iter().position(|&b| stop(b)).map(|at| words.len() * 8 + at)
+}
+
+/// Whether some byte of `word` is below 0x20, or 0x7f.
+fn has_control(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let low = word.wrapping_sub(ONES * 0x20);
+    let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES);
+    (low | delete) & !word & (ONES << 7) != 0
 }
 
 #[cfg(test)]
 mod tests {
-    use super::position;
+    use super::*;
+
+    #[test]
+    fn control_characters_are_seen_wherever_they_stand() {
+        for byte in 0..=255u8 {
+            for at in 0..8 {
+                let mut word = [b'.'; 8];
+                word[at] = byte;
+                assert_eq!(has_control(u64::from_le_bytes(word)), byte.is_ascii_control(), "{byte} at {at}");
+            }
+        }
+    }
 
     #[test]
     fn position_agrees_with_the_plain_search() {

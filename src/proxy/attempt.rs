@@ -8,8 +8,8 @@ use super::upstream::{HttpUpstream, Upstream, Via};
 use crate::config::Protocol;
 use crate::dialect::answer::{Fold, MessagesReader, ReadError};
 use crate::dialect::ask::Dialect;
-use crate::dialect::chat::{Usage, Whole, judge_whole};
-use crate::dialect::chat_stream::{thought_signatures, whole_with_fields};
+use crate::dialect::chat::{Usage, Whole, judge_and_edit, judge_whole};
+use crate::dialect::chat_stream::{edited, thought_signatures};
 use crate::dialect::messages_stream::whole_with_provider;
 use crate::http::head::ResponseHead;
 use crate::http::sse::SseParser;
@@ -198,8 +198,8 @@ pub async fn send(
     endpoint: Endpoint,
     job: &Job<'_>,
 ) -> Result<Response, ExchangeError> {
-    let mut edits = job.edits(upstream);
     let translated = job.translated(upstream);
+    let mut edits = if translated.is_none() { job.edits(upstream) } else { Vec::new() };
     let body = job.pieces(&translated, &mut edits);
     let length: usize = body.iter().map(|piece| piece.len()).sum();
     let end_of_head = format!("{}Content-Length: {length}\r\n\r\n", job.fields_for(http.protocol));
@@ -247,15 +247,14 @@ fn whole_answer(
             Err(e) => Err(read_error(e, text, head, upstream, job)),
         };
     }
-    let judged = judge_whole(&text);
+    let (judged, edit) = judge_and_edit(&text, job.provider_json(upstream), &upstream.model_json);
     let (Whole::Content(usage) | Whole::Empty(usage)) = judged else {
         return Err(no_answer(judged, text, head, upstream, job));
     };
     if upstream.quirks.written.thought_signatures {
         thought_signatures(&text, &mut |id, signature| job.signatures.remember(id, signature));
     }
-    let bytes = whole_with_fields(text, job.provider_json(upstream), &upstream.model_json);
-    said(Answer::Whole(bytes, usage), matches!(judged, Whole::Content(_)))
+    said(Answer::Whole(edited(text, edit), usage), matches!(judged, Whole::Content(_)))
 }
 
 /// The same in another protocol.

@@ -11,6 +11,7 @@ use crate::dialect::request::estimate;
 use crate::limits::{COUNT_TIME, ERROR_BODY_BYTES_MAX};
 use crate::net::deadline::with_deadline;
 use crate::respond::Reply;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// Answers `count_tokens` of Messages and `input_tokens` of Responses. `id` is the request's name in the log.
@@ -21,10 +22,9 @@ pub async fn count_tokens(
     fields: &ClientFields,
     id: &str,
 ) -> Reply {
-    let body = body.as_ref();
     let told = |error: ApiError| Reply::error(&error, dialect);
-    let asked = Ask::parse(dialect, body).and_then(|ask| Ok((super::history(state, &ask)?, ask)));
-    let (history, ask) = match asked {
+    let history = OnceLock::new();
+    let (body, ask, reading) = match super::asked(state, dialect, body.as_ref(), &history) {
         Ok(asked) => asked,
         Err(error) => return told(error),
     };
@@ -37,7 +37,8 @@ pub async fn count_tokens(
     {
         return Reply::json(200, counted);
     }
-    match Reading::new(dialect, body, &history) {
+    let items = history.get().map_or(&[][..], |items| items.as_slice());
+    match reading.map_or_else(|| Reading::new(dialect, body, items), Ok) {
         Ok(reading) => {
             let tokens = estimate::input_tokens(&reading.request);
             Reply::json(
@@ -56,7 +57,7 @@ pub async fn count_tokens(
 async fn ask_backend(
     state: &State,
     ask: &Ask,
-    body: &[u8],
+    body: &str,
     fields: &ClientFields,
     id: &str,
 ) -> Option<Vec<u8>> {

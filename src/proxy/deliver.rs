@@ -24,8 +24,8 @@ pub struct Answered<'a> {
     pub outcome: Outcome,
     /// Header fields beyond the usual.
     pub headers: Vec<(&'static str, String)>,
-    /// The items of the conversation, if the response is to be kept with them.
-    pub keep: Option<Vec<String>>,
+    /// The id of the response and the items of the conversation, if it is to be kept with them.
+    pub keep: Option<(String, Vec<String>)>,
 }
 
 /// Sends an answer. A stream that ended well is handed back.
@@ -38,8 +38,8 @@ pub async fn deliver(
     let Answered { mut lease, answer, outcome, headers, keep } = answered;
     let mut relay = match answer {
         Answer::Whole(body, usage) => {
-            if let (Some(items), Ok(response)) = (keep, str::from_utf8(&body)) {
-                state.responses.keep(response.to_owned(), items);
+            if let (Some((id, items)), Ok(response)) = (keep, str::from_utf8(&body)) {
+                state.responses.keep(id, response.to_owned(), items);
             }
             // Nothing of it runs any more, however long the client takes to read it.
             lease.settle(usage);
@@ -63,9 +63,9 @@ pub async fn deliver(
             .code("upstream_error");
         relay.lane.fail(&error, &mut last);
     }
-    if let (Some(items), Some(response)) = (keep, relay.lane.kept()) {
+    if let (Some((id, items)), Some(response)) = (keep, relay.lane.kept()) {
         // Before the client hears of the end: it may go on at once.
-        state.responses.keep(response, items);
+        state.responses.keep(id, response, items);
     }
     if !out.has_begun() {
         out.stream(&headers, &std::mem::take(&mut last)).await?;

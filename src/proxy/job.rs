@@ -68,12 +68,14 @@ pub struct Reading<'a> {
     pub request: Request<'a>,
     /// How its tools are called on the client's side.
     pub tools: ClientTools,
-    /// What a response repeats of it.
-    pub echo: Echo,
+    /// What a response repeats of it; only Responses clients are told.
+    pub echo: Option<Echo>,
     /// The items of a Responses request, for the next one.
     pub items: Vec<Cow<'a, str>>,
     /// Whether the response is kept.
     pub store: bool,
+    /// The response that a Responses request goes on from.
+    pub previous: Option<String>,
 }
 
 impl<'a> Reading<'a> {
@@ -81,29 +83,36 @@ impl<'a> Reading<'a> {
     ///
     /// # Errors
     /// What is wrong with the request, and where.
-    pub fn new(dialect: Dialect, body: &'a [u8], history: &'a [String]) -> Result<Self, ApiError> {
-        let text = std::str::from_utf8(body).map_err(|_| ApiError::new(400, "The body is not UTF-8."))?;
+    pub fn new(dialect: Dialect, text: &'a str, history: &'a [String]) -> Result<Self, ApiError> {
         let plain = |read: Read<'a>| Self {
             request: read.request,
             tools: read.tools,
-            echo: Echo::default(),
+            echo: None,
             items: Vec::new(),
             store: false,
+            previous: None,
         };
         match dialect {
             Dialect::Chat => chat_in::read(text).map(plain),
             Dialect::Messages => messages_in::read(text).map(plain),
             Dialect::Responses => {
                 let read = responses_in::read_after(history, text)?;
-                let members = skim::members(body).unwrap_or_default();
+                let members = skim::members(text).unwrap_or_default();
                 let echo = Echo::new(|key| {
                     let member = members.iter().find(|member| member.key == key)?;
                     text.get(member.value.clone())
                 });
                 let (request, tools, items) = (read.request, read.tools, read.items);
-                Ok(Self { request, tools, echo, items, store: read.store })
+                let previous = read.previous_response_id.map(Cow::into_owned);
+                Ok(Self { request, tools, echo: Some(echo), items, store: read.store, previous })
             }
         }
+    }
+
+    /// What can be known of the request without reading it.
+    pub fn ask(&self, dialect: Dialect) -> Ask {
+        let model = self.request.model.as_ref().map(|model| model.clone().into_owned());
+        Ask::of_reading(dialect, model, self.request.stream, self.previous.clone())
     }
 }
 
@@ -114,7 +123,7 @@ pub struct Job<'a> {
     /// What is known of it.
     pub ask: &'a Ask,
     /// Its text.
-    pub body: &'a [u8],
+    pub body: &'a str,
     /// The same, understood; there for every backend that it cannot go through to.
     pub reading: Option<&'a Reading<'a>>,
     /// It is to be translated even where it could go through.
@@ -137,19 +146,23 @@ pub struct Job<'a> {
     pub created: u64,
 }
 
-/// Whether a request goes through as it came.
-pub fn passes(ask: &Ask, upstream: &Upstream) -> bool {
-    let same = matches!(
-        (ask.dialect(), upstream.protocol()),
+/// Whether requests in a dialect may go through to this backend as they come.
+pub fn speaks(upstream: &Upstream, dialect: Dialect) -> bool {
+    matches!(
+        (dialect, upstream.protocol()),
         (Dialect::Chat, Protocol::OpenAi) | (Dialect::Messages, Protocol::Anthropic)
-    );
-    same && ask.passes()
+    )
+}
+
+/// Whether a request goes through as it came; `body` is its text.
+pub fn passes(ask: &Ask, body: &str, upstream: &Upstream) -> bool {
+    speaks(upstream, ask.dialect()) && ask.passes(body)
 }
 
 impl Job<'_> {
     /// Whether the request goes through to this backend as it came.
     pub fn passes(&self, upstream: &Upstream) -> bool {
-        !self.translate && passes(self.ask, upstream)
+        !self.translate && passes(self.ask, self.body, upstream)
     }
 
     /// `provider_name` as JSON, if the client is to see it.
@@ -208,7 +221,7 @@ impl Job<'_> {
     pub fn pieces<'b>(&'b self, translated: &'b Option<String>, edits: &'b mut [Edit]) -> Vec<&'b [u8]> {
         match translated {
             Some(body) => vec![body.as_bytes()],
-            None => pieces(self.body, edits),
+            None => pieces(self.body.as_bytes(), edits),
         }
     }
 
@@ -240,7 +253,7 @@ impl Job<'_> {
     }
 
     fn echo(&self) -> Echo {
-        self.reading.map(|reading| reading.echo.clone()).unwrap_or_default()
+        self.reading.and_then(|reading| reading.echo.clone()).unwrap_or_default()
     }
 
     /// Reads the answers of a backend.

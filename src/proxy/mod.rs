@@ -24,7 +24,7 @@ pub use relay::Relay;
 pub use state::State;
 
 use crate::dialect::answer::{ChatWriter, Echo, MessagesWriter, Names, ResponsesWriter, Writer};
-use crate::dialect::ask::{Ask, Dialect};
+use crate::dialect::ask::{self, Ask, Dialect, Envelope};
 use crate::dialect::chat::Usage;
 use crate::dialect::error::ApiError;
 use crate::dialect::model::ClientTools;
@@ -32,12 +32,12 @@ use crate::http::sse::push_comment;
 use crate::limits::{KEEP_ALIVE_TIME, LOG_MODEL_CHARS_MAX, RETRY_AFTER_SECONDS_MAX};
 use crate::net::deadline::with_deadline;
 use crate::respond::{Reply, Responder};
-use job::ClientFields;
+use job::{ClientFields, Reading, speaks};
 use lane::write_failure;
 use search::{Call, Found, Refusal, Search};
 use stats::{Outcome, RequestCount};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// Answers one request; an error means that the client is gone.
@@ -53,8 +53,8 @@ pub async fn answer(
 ) -> io::Result<Option<Relay>> {
     let start = Instant::now();
     let mut count = state.stats.request(dialect);
-    let asked = Ask::parse(dialect, body.as_ref()).and_then(|ask| Ok((history(state, &ask)?, ask)));
-    let (history, ask) = match asked {
+    let history = OnceLock::new();
+    let (text, ask, reading) = match asked(state, dialect, body.as_ref(), &history) {
         Ok(asked) => asked,
         Err(error) => {
             log::info!("[{}] {} refused: {}", out.id(), dialect.name(), error.message);
@@ -64,8 +64,9 @@ pub async fn answer(
     };
     let model = ask.model().unwrap_or(&state.config.model_name);
     let model = model.chars().take(LOG_MODEL_CHARS_MAX).collect();
-    let call = Call { ask: &ask, body: body.as_ref(), history: &history, fields, id: out.id() };
-    let found = find(Search::new(state, call), ask.stream(), out).await?;
+    let history = history.get().map_or(&[][..], |items| items.as_slice());
+    let call = Call { ask: &ask, body: text, history, fields, id: out.id() };
+    let found = find(Search::new(state, call, reading), ask.stream(), out).await?;
     // Nothing can be tried again from here on.
     drop(body);
     let mut log =
@@ -86,15 +87,41 @@ pub async fn answer(
     }
 }
 
+/// The conversation before a request, once it is known.
+type History = OnceLock<Arc<Vec<String>>>;
+
+/// What is asked: the body as text, its top level, and all of it if nobody can take it as it is.
+fn asked<'a>(
+    state: &State,
+    dialect: Dialect,
+    body: &'a [u8],
+    history: &'a History,
+) -> Result<(&'a str, Ask, Option<Reading<'a>>), ApiError> {
+    let text = ask::text(body)?;
+    if dialect == Dialect::Chat || state.upstreams.iter().any(|upstream| speaks(upstream, dialect)) {
+        let ask = Ask::parse(dialect, text)?;
+        remember(state, &ask, history)?;
+        return Ok((text, ask, None));
+    }
+    // One walk over the body instead of two: reading it tells everything.
+    let mut reading = Reading::new(dialect, text, &[])?;
+    let ask = reading.ask(dialect);
+    let items = remember(state, &ask, history)?;
+    if !items.is_empty() {
+        reading = Reading::new(dialect, text, items)?;
+    }
+    Ok((text, ask, Some(reading)))
+}
+
 /// The conversation that a Responses request goes on from.
-fn history(state: &State, ask: &Ask) -> Result<Arc<Vec<String>>, ApiError> {
-    let Ask::Other(_, envelope) = ask else { return Ok(Arc::default()) };
-    let Some(id) = &envelope.previous else { return Ok(Arc::default()) };
-    state.responses.items(id).ok_or_else(|| {
+fn remember<'h>(state: &State, ask: &Ask, history: &'h History) -> Result<&'h [String], ApiError> {
+    let Ask::Other(_, Envelope { previous: Some(id), .. }) = ask else { return Ok(&[]) };
+    let items = state.responses.items(id).ok_or_else(|| {
         let text = "The previous response is not known here: only the last ones are kept, in memory. Send the whole \
                     conversation in `input`.";
         ApiError::new(400, text).code("previous_response_not_found").param("previous_response_id")
-    })
+    })?;
+    Ok(history.get_or_init(|| items))
 }
 
 /// Searches; a streaming client that hears nothing for too long gets comments meanwhile.

@@ -7,6 +7,7 @@ use super::lease::Lease;
 use super::state::{Plan, State};
 use super::upstream::Upstream;
 use crate::config::Protocol;
+use crate::dialect::answer::response_id;
 use crate::dialect::ask::Ask;
 use crate::dialect::error::ApiError;
 use crate::dialect::opening::opening;
@@ -27,8 +28,8 @@ pub struct Found<'a> {
     pub is_empty: bool,
     /// Attempts made.
     pub attempts: usize,
-    /// The items of the conversation up to the answer, if a client may go on from it.
-    pub keep: Option<Vec<String>>,
+    /// If a client may go on from the answer: its id, and the items of the conversation up to it.
+    pub keep: Option<(String, Vec<String>)>,
 }
 
 /// An error for the client.
@@ -45,7 +46,7 @@ pub struct Call<'a> {
     /// What is known of it.
     pub ask: &'a Ask,
     /// Its text.
-    pub body: &'a [u8],
+    pub body: &'a str,
     /// The items of the response that it goes on from.
     pub history: &'a [String],
     /// What the client said beside it.
@@ -74,14 +75,14 @@ pub struct Search<'s, 'a> {
 }
 
 impl<'s, 'a> Search<'s, 'a> {
-    /// Plans it.
-    pub fn new(state: &'s State, call: Call<'a>) -> Self {
+    /// Plans it. `reading`: the request in the neutral form, if somebody has read it.
+    pub fn new(state: &'s State, call: Call<'a>, reading: Option<Reading<'a>>) -> Self {
         let until = Instant::now() + state.config.request_timeout;
         let Call { ask, body, history, .. } = call;
-        let mut reading = None;
+        let mut reading = reading.map(|reading| remembered(state, reading));
         let exact = || {
             // What cannot be understood is refused later, by somebody who says why.
-            reading = read(state, call).ok();
+            reading = reading.take().or_else(|| read(state, call).ok());
             reading.as_ref().map(|reading| demand::exact(&reading.request))
         };
         let bytes = history.iter().fold(body.len(), |sum, item| sum + item.len());
@@ -148,7 +149,8 @@ impl<'s, 'a> Search<'s, 'a> {
     fn found(&mut self, answer: Result<(Lease<'s>, Answer), Refusal>) -> Found<'s> {
         let keep = self.reading.take().filter(|reading| reading.store).map(|reading| {
             let history = self.call.history.iter().cloned();
-            history.chain(reading.items.into_iter().map(Cow::into_owned)).collect()
+            let items = history.chain(reading.items.into_iter().map(Cow::into_owned)).collect();
+            (response_id(self.seed), items)
         });
         Found { answer, is_empty: false, attempts: self.walk.attempts(), keep }
     }
@@ -156,7 +158,7 @@ impl<'s, 'a> Search<'s, 'a> {
     /// Understands the request, if the backend speaks another protocol and nobody has asked before.
     fn read_for(&mut self, backend: usize) -> Result<(), ApiError> {
         let upstream = self.state.upstreams.get(backend);
-        let goes_through = upstream.is_none_or(|upstream| passes(self.call.ask, upstream));
+        let goes_through = upstream.is_none_or(|upstream| passes(self.call.ask, self.call.body, upstream));
         if self.reading.is_none() && (self.stripped || !goes_through) {
             self.reading = Some(read(self.state, self.call)?);
         }
@@ -165,7 +167,8 @@ impl<'s, 'a> Search<'s, 'a> {
 
     /// Whether some backend could take the request as it is.
     fn may_pass(&self) -> bool {
-        !self.stripped && self.state.upstreams.iter().any(|upstream| passes(self.call.ask, upstream))
+        !self.stripped
+            && self.state.upstreams.iter().any(|upstream| passes(self.call.ask, self.call.body, upstream))
     }
 
     /// The request cannot be told to this backend. One that takes it as it is may know better.
@@ -344,6 +347,12 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 }
 
+/// With the signatures that the client has dropped.
+fn remembered<'a>(state: &State, mut reading: Reading<'a>) -> Reading<'a> {
+    state.signatures.fill(&mut reading.request);
+    reading
+}
+
 /// A signature is good only where it was made (translation §8).
 fn is_about_thinking(upstream: &Upstream, verdict: &Verdict) -> bool {
     let words = verdict.message.to_ascii_lowercase();
@@ -353,9 +362,8 @@ fn is_about_thinking(upstream: &Upstream, verdict: &Verdict) -> bool {
 }
 
 fn read<'a>(state: &State, call: Call<'a>) -> Result<Reading<'a>, ApiError> {
-    let mut reading = Reading::new(call.ask.dialect(), call.body, call.history)?;
-    state.signatures.fill(&mut reading.request);
-    Ok(reading)
+    let Call { ask, body, history, .. } = call;
+    Reading::new(ask.dialect(), body, history).map(|reading| remembered(state, reading))
 }
 
 /// One that waits gives its place in the queue back, however it ends.

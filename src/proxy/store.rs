@@ -24,6 +24,8 @@ struct Kept {
     response: Arc<str>,
     /// The items of the conversation so far, each as JSON.
     items: Arc<Vec<String>>,
+    /// Those of the response are among them. Most responses are never gone on from: it can wait.
+    whole: bool,
     bytes: usize,
 }
 
@@ -33,17 +35,10 @@ impl Store {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `response`, a response object as JSON, with the items that led to it. What is too large is not kept.
-    pub fn keep(&self, response: String, mut items: Vec<String>) {
-        #[derive(Deserialize)]
-        struct Response<'a> {
-            id: String,
-            #[serde(borrow, default)]
-            output: Vec<&'a RawValue>,
-        }
-        let Ok(Response { id, output }) = serde_json::from_str(&response) else { return };
-        items.extend(output.into_iter().map(|item| item.get().to_owned()));
-        let bytes = response.len() + items.iter().map(String::len).sum::<usize>();
+    /// Keeps `response`, the response object `id` as JSON, with the items that led to it. What is too large is not kept.
+    pub fn keep(&self, id: String, response: String, items: Vec<String>) {
+        // Twice the response: its output will be among the items.
+        let bytes = 2 * response.len() + items.iter().map(String::len).sum::<usize>();
         if bytes > STORED_RESPONSE_BYTES_MAX {
             return;
         }
@@ -51,7 +46,9 @@ impl Store {
         inner.remove(&id);
         inner.bytes += bytes;
         inner.order.push_back(id.clone());
-        inner.by_id.insert(id, Kept { response: response.into(), items: Arc::new(items), bytes });
+        inner
+            .by_id
+            .insert(id, Kept { response: response.into(), items: Arc::new(items), whole: false, bytes });
         while inner.order.len() > STORED_RESPONSES_MAX || inner.bytes > STORED_BYTES_MAX {
             let Some(oldest) = inner.order.front().cloned() else { break };
             inner.remove(&oldest);
@@ -65,7 +62,7 @@ impl Store {
 
     /// The conversation up to and with this response.
     pub fn items(&self, id: &str) -> Option<Arc<Vec<String>>> {
-        self.lock().by_id.get(id).map(|kept| Arc::clone(&kept.items))
+        self.lock().by_id.get_mut(id).map(Kept::items)
     }
 
     /// Forgets one; whether it was there.
@@ -74,11 +71,31 @@ impl Store {
     }
 }
 
+impl Kept {
+    fn items(&mut self) -> Arc<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Response<'a> {
+            #[serde(borrow, default)]
+            output: Vec<&'a RawValue>,
+        }
+        if !std::mem::replace(&mut self.whole, true)
+            && let Ok(Response { output }) = serde_json::from_str(&self.response)
+        {
+            // Nobody has a share in them yet, so nothing is copied.
+            Arc::make_mut(&mut self.items).extend(output.into_iter().map(|item| item.get().to_owned()));
+        }
+        Arc::clone(&self.items)
+    }
+}
+
 impl Inner {
     fn remove(&mut self, id: &str) -> bool {
         let Some(kept) = self.by_id.remove(id) else { return false };
         self.bytes -= kept.bytes;
-        self.order.retain(|known| known != id);
+        // Mostly the first: it is the oldest that goes.
+        if let Some(at) = self.order.iter().position(|known| known == id) {
+            self.order.remove(at);
+        }
         true
     }
 }
@@ -94,7 +111,7 @@ mod tests {
     #[test]
     fn a_response_is_kept_with_its_conversation_until_it_is_forgotten() {
         let store = Store::default();
-        store.keep(response("a", "hi"), vec!["1".into()]);
+        store.keep("a".into(), response("a", "hi"), vec!["1".into()]);
         assert_eq!(
             store.items("a").unwrap()[..],
             ["1".to_owned(), r#"{"type":"message","x":"hi"}"#.to_owned()]
@@ -108,16 +125,16 @@ mod tests {
     fn the_oldest_go_when_there_are_too_many_or_too_large() {
         let store = Store::default();
         for n in 0..=STORED_RESPONSES_MAX {
-            store.keep(response(&n.to_string(), ""), Vec::new());
+            store.keep(n.to_string(), response(&n.to_string(), ""), Vec::new());
         }
         assert!(store.items("0").is_none() && store.items("1").is_some());
         let large = "x".repeat(STORED_RESPONSE_BYTES_MAX / 2 - 100);
         for n in 0..=STORED_BYTES_MAX / STORED_RESPONSE_BYTES_MAX {
-            store.keep(response(&format!("large{n}"), &large), Vec::new());
+            store.keep(format!("large{n}"), response(&format!("large{n}"), &large), Vec::new());
         }
         assert!(store.items("1").is_none(), "the small ones were older");
         assert!(store.items("large0").is_none() && store.items("large1").is_some());
-        store.keep(response("huge", &"x".repeat(STORED_RESPONSE_BYTES_MAX)), Vec::new());
+        store.keep("huge".into(), response("huge", &"x".repeat(STORED_RESPONSE_BYTES_MAX)), Vec::new());
         assert!(store.items("huge").is_none());
     }
 }

@@ -224,7 +224,7 @@ impl Fold {
 
     /// The answer as a response; a failed one if it failed.
     pub fn into_responses(self, names: &Names, tools: ClientTools, echo: Echo) -> String {
-        let mut writer = ResponsesWriter::new(names, tools, echo).unlimited();
+        let mut writer = ResponsesWriter::new(names, tools, echo).whole();
         let mut last = String::new();
         let none = &mut |_: &str, _: &str| ();
         writer.event(Event::Start { id: "", model: "", usage: Usage::default() }, none);
@@ -245,11 +245,7 @@ impl Fold {
             }
             End::Failed { failure, message } => Event::Failed { failure: *failure, message },
         };
-        writer.event(end, &mut |_, data| {
-            // The last event is nothing but the response behind a head that has no such key.
-            let response = data.split_once("\"response\":").map_or(data, |(_, rest)| rest);
-            response.strip_suffix('}').unwrap_or(response).clone_into(&mut last);
-        });
+        writer.event(end, &mut |_, response| response.clone_into(&mut last));
         last
     }
 }

@@ -1,5 +1,6 @@
 //! Small JSON matters: strings in and out, and whether a text that comes in pieces is complete.
 
+use super::super::escape::unescape;
 use super::ReadError;
 use crate::dialect::model::Citation;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
@@ -19,49 +20,6 @@ pub fn text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
 /// The same, and empty ones count as missing.
 pub fn some_text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
     text(value).filter(|text| !text.is_empty())
-}
-
-/// Resolves the escapes of a JSON string's inside, which the parser has checked. One allocation, where serde's takes
-/// four. Half of a surrogate pair becomes U+FFFD: the model wrote it, and everything else is still worth having.
-fn unescape(inner: &str) -> String {
-    let mut out = String::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some((plain, escape)) = rest.split_once('\\') {
-        out.push_str(plain);
-        let mut chars = escape.chars();
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('t') => out.push('\t'),
-            Some('r') => out.push('\r'),
-            Some('b') => out.push('\u{8}'),
-            Some('f') => out.push('\u{c}'),
-            Some('u') => {
-                let (c, behind) = unicode(chars.as_str());
-                out.push(c);
-                rest = behind;
-                continue;
-            }
-            other => out.extend(other),
-        }
-        rest = chars.as_str();
-    }
-    out.push_str(rest);
-    out
-}
-
-/// The character of `hhhh` or `hhhh\uhhhh`, and what is behind it.
-fn unicode(digits: &str) -> (char, &str) {
-    let hex = |text: &str| u32::from_str_radix(text.get(..4)?, 16).ok();
-    let behind = digits.get(4..).unwrap_or_default();
-    let Some(unit) = hex(digits) else { return (char::REPLACEMENT_CHARACTER, behind) };
-    if let (0xd800..=0xdbff, Some(second)) = (unit, behind.strip_prefix("\\u"))
-        && let Some(low @ 0xdc00..=0xdfff) = hex(second)
-    {
-        let pair = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
-        let c = char::from_u32(pair).unwrap_or(char::REPLACEMENT_CHARACTER);
-        return (c, second.get(4..).unwrap_or_default());
-    }
-    (char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER), behind)
 }
 
 /// A count: any JSON number from 0 up, fractions cut.

@@ -27,7 +27,7 @@ pub use chat_write::ChatWriter;
 pub use fold::Fold;
 pub use messages_read::MessagesReader;
 pub use messages_write::MessagesWriter;
-pub use responses_write::{Echo, ResponsesWriter};
+pub use responses_write::{Echo, ResponsesWriter, response_id};
 
 /// Why a reader could make nothing of an event.
 #[derive(Debug, PartialEq, Eq)]

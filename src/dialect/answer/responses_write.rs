@@ -56,6 +56,11 @@ impl Default for Echo {
     }
 }
 
+/// The id of the response that is made of this seed, for those who keep it.
+pub fn response_id(seed: u64) -> String {
+    make_id("resp_", seed, 0)
+}
+
 /// Writes one answer for one client. Feed it every event in order.
 ///
 /// An item is announced when its block opens and finished when the next one opens or the answer ends: only then is
@@ -82,6 +87,8 @@ pub struct ResponsesWriter {
     /// Characters of the texts finished.
     chars: u64,
     output_max: usize,
+    /// Only the response at the end is wanted, no event before it.
+    whole: bool,
     frame: String,
     refused: bool,
     begun: bool,
@@ -142,7 +149,7 @@ impl ResponsesWriter {
     /// `tools`: what the client calls them, and which are custom or in a namespace.
     pub fn new(names: &Names, tools: ClientTools, echo: Echo) -> Self {
         Self {
-            id: make_id("resp_", names.seed, 0),
+            id: response_id(names.seed),
             names: names.clone(),
             echo,
             tools,
@@ -155,6 +162,7 @@ impl ResponsesWriter {
             logprobs: String::new(),
             chars: 0,
             output_max: STREAM_OUTPUT_BYTES_MAX,
+            whole: false,
             frame: String::new(),
             refused: false,
             begun: false,
@@ -162,9 +170,10 @@ impl ResponsesWriter {
         }
     }
 
-    /// The same for an answer that is in memory anyway: without a limit of its own.
-    pub(super) fn unlimited(self) -> Self {
-        Self { output_max: usize::MAX, ..self }
+    /// The same for an answer that is in memory anyway: without a limit of its own, and what it hands out is one
+    /// response, at the end.
+    pub(super) fn whole(self) -> Self {
+        Self { output_max: usize::MAX, whole: true, ..self }
     }
 
     /// The id of the response, for those who keep it.
@@ -206,6 +215,9 @@ impl ResponsesWriter {
             return;
         }
         self.begun = true;
+        if self.whole {
+            return;
+        }
         let response = self.response("in_progress", "null", "null", "null");
         self.send("response.created", &format!("\"response\":{response}"), out);
         self.send("response.in_progress", &format!("\"response\":{response}"), out);
@@ -216,9 +228,18 @@ impl ResponsesWriter {
         self.extras = Extras::default();
         let item = self.item_of(block);
         self.refused |= item.kind == Kind::Refusal;
-        if !matches!(item.kind, Kind::BuiltIn(_)) {
-            self.announce(&item.json(Status::InProgress, None), out);
+        if !self.whole {
+            self.announce(&item, out);
         }
+        self.item = Some(item);
+    }
+
+    /// Says that the item begins.
+    fn announce(&mut self, item: &Item, out: Out<'_>) {
+        if matches!(item.kind, Kind::BuiltIn(_)) {
+            return;
+        }
+        self.added(&item.json(Status::InProgress, None), out);
         match item.kind {
             Kind::Text | Kind::Refusal => {
                 let body = format!("{},\"part\":{}", item.place, part(item.kind, "", &self.extras));
@@ -226,10 +247,9 @@ impl ResponsesWriter {
             }
             Kind::Reasoning | Kind::Function | Kind::Custom | Kind::BuiltIn(_) => {}
         }
-        self.item = Some(item);
     }
 
-    fn announce(&mut self, item: &str, out: Out<'_>) {
+    fn added(&mut self, item: &str, out: Out<'_>) {
         let body = format!("\"output_index\":{},\"item\":{item}", self.index);
         self.send("response.output_item.added", &body, out);
     }
@@ -280,6 +300,12 @@ impl ResponsesWriter {
         let Some(item) = &self.item else { return };
         let first = self.said.is_empty();
         self.said.push_str(piece);
+        if self.whole {
+            if item.kind == Kind::Text && !self.logprobs.is_empty() {
+                push_listed(&mut self.extras.logprobs, &std::mem::take(&mut self.logprobs));
+            }
+            return;
+        }
         let (name, tail) = match item.kind {
             Kind::Text if !self.logprobs.is_empty() => return self.probable(piece, out),
             Kind::Text => ("response.output_text.delta", ",\"logprobs\":[]"),
@@ -315,16 +341,18 @@ impl ResponsesWriter {
         let mut json = String::from("{\"type\":\"url_citation\",");
         push_page(&mut json, citation, own(citation.start), own(citation.end));
         json.push('}');
-        let index = self.extras.annotated;
-        let body = format!("{},\"annotation_index\":{index},\"annotation\":{json}", item.place);
-        self.send("response.output_text.annotation.added", &body, out);
+        if !self.whole {
+            let index = self.extras.annotated;
+            let body = format!("{},\"annotation_index\":{index},\"annotation\":{json}", item.place);
+            self.send("response.output_text.annotation.added", &body, out);
+        }
         self.extras.annotated += 1;
         push_listed(&mut self.extras.annotations, &json);
     }
 
     /// A delta of the open item, without a copy in between.
     fn send_delta(&mut self, name: &str, piece: &str, tail: &str, out: Out<'_>) {
-        let Some(item) = &self.item else { return };
+        let Some(item) = self.item.as_ref().filter(|_| !self.whole) else { return };
         self.frame.clear();
         // Writing into a `String` cannot fail.
         let _ =
@@ -352,14 +380,29 @@ impl ResponsesWriter {
         }
         let said = std::mem::take(&mut self.said);
         let Some(item) = self.item.take() else { return };
-        let place = &item.place;
-        let mut text = String::new();
-        push_string(&mut text, &said);
         let extras = std::mem::take(&mut self.extras);
-        let part_done = format!("{place},\"part\":{}", part(kind, &said, &extras));
+        if kind == Kind::Text {
+            self.chars = self.chars.saturating_add(said.chars().count() as u64);
+        }
+        let json = item.json(status, Some((&said, &extras)));
+        if !self.whole {
+            self.close(&item, (&said, &extras), &json, out);
+        }
+        if !self.output.is_empty() {
+            self.output.push(',');
+        }
+        self.output.push_str(&json);
+        self.index += 1;
+    }
+
+    /// Says that the item is complete.
+    fn close(&mut self, item: &Item, said: (&str, &Extras), json: &str, out: Out<'_>) {
+        let (kind, place, (text_said, extras)) = (item.kind, &item.place, said);
+        let mut text = String::new();
+        push_string(&mut text, text_said);
+        let part_done = format!("{place},\"part\":{}", part(kind, text_said, extras));
         match kind {
             Kind::Text => {
-                self.chars = self.chars.saturating_add(said.chars().count() as u64);
                 let body = format!("{place},\"text\":{text},\"logprobs\":[{}]", extras.logprobs);
                 self.send("response.output_text.done", &body, out);
                 self.send("response.content_part.done", &part_done, out);
@@ -368,7 +411,7 @@ impl ResponsesWriter {
                 self.send("response.refusal.done", &format!("{place},\"refusal\":{text}"), out);
                 self.send("response.content_part.done", &part_done, out);
             }
-            Kind::Reasoning if said.is_empty() => {}
+            Kind::Reasoning if text_said.is_empty() => {}
             Kind::Reasoning => {
                 self.send("response.reasoning_summary_text.done", &format!("{place},\"text\":{text}"), out);
                 self.send("response.reasoning_summary_part.done", &part_done, out);
@@ -380,19 +423,13 @@ impl ResponsesWriter {
             Kind::Custom => {
                 self.send("response.custom_tool_call_input.done", &format!("{place},\"input\":{text}"), out);
             }
-            Kind::BuiltIn(_) => self.announce(&item.json(Status::InProgress, Some((&said, &extras))), out),
+            Kind::BuiltIn(_) => self.added(&item.json(Status::InProgress, Some(said)), out),
         }
-        let json = item.json(status, Some((&said, &extras)));
         self.send(
             "response.output_item.done",
             &format!("\"output_index\":{},\"item\":{json}", self.index),
             out,
         );
-        if !self.output.is_empty() {
-            self.output.push(',');
-        }
-        self.output.push_str(&json);
-        self.index += 1;
     }
 
     fn finish(&mut self, reason: StopReason, usage: Usage, out: Out<'_>) {
@@ -407,8 +444,7 @@ impl ResponsesWriter {
         self.settle(status, out);
         let response = self.response(status.word(), "null", why.unwrap_or("null"), &responses_json(usage));
         let name = if why.is_some() { "response.incomplete" } else { "response.completed" };
-        self.send(name, &format!("\"response\":{response}"), out);
-        self.ended = true;
+        self.end(name, &response, out);
     }
 
     /// What is half stays unfinished: a client would run a call that is announced as done.
@@ -424,7 +460,14 @@ impl ResponsesWriter {
         push_member(&mut error, "message", message);
         error.push('}');
         let response = self.response("failed", &error, "null", "null");
-        self.send("response.failed", &format!("\"response\":{response}"), out);
+        self.end("response.failed", &response, out);
+    }
+
+    fn end(&mut self, name: &str, response: &str, out: Out<'_>) {
+        match self.whole {
+            true => out(name, response),
+            false => self.send(name, &format!("\"response\":{response}"), out),
+        }
         self.ended = true;
     }
 

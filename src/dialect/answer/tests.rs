@@ -481,6 +481,11 @@ fn a_whole_answer_is_the_fold_of_its_stream() {
 fn common(mut said: Said, through: &str) -> Said {
     said.id.clear();
     said.model.clear();
+    if through == "messages" {
+        // There is no place for them.
+        said.cited.clear();
+        said.logprobs.clear();
+    }
     said.blocks.retain(|block| block.kind != "redacted" || through == "messages");
     for block in &mut said.blocks {
         block.signature = None;
@@ -914,6 +919,24 @@ fn sources_and_probabilities_reach_responses_clients() {
             assert_eq!((&part["text"], &part["logprobs"]), (&"dear".into(), &Value::from([(); 0].to_vec())));
             assert_eq!(part["annotations"], source(2, 4), "counted in the part");
         }
+    }
+}
+
+#[test]
+fn a_whole_response_is_written_without_events() {
+    let whole = |tools: ClientTools, feed: &dyn Fn(Sink<'_>)| {
+        let mut writer = ResponsesWriter::new(&names(), tools, Echo::default()).whole();
+        let mut handed_out = Vec::new();
+        feed(&mut |event| writer.event(event, &mut |name, _| handed_out.push(name.to_owned())));
+        handed_out
+    };
+    let shell = ClientTool { name: "shell".into(), namespace: None, kind: ToolKind::Shell };
+    let mut tools = client_tools();
+    tools.0.insert("mcp_read".into(), shell);
+    assert_eq!(whole(tools, &calls), ["response.completed"]);
+    for stream in [false, true] {
+        let written = whole(ClientTools::default(), &|sink| read_cited(stream, sink));
+        assert_eq!(written, ["response.completed"]);
     }
 }
 

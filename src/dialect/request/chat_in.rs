@@ -1,7 +1,7 @@
 //! Reads a Chat Completions request (openai-chat §1 to §3) into the neutral form.
 
 use super::super::error::ApiError;
-use super::super::model::{Format, Part, Request, Role, Tool, ToolChoice, ToolKind};
+use super::super::model::{Format, Part, Request, Role, Text, Tool, ToolChoice, ToolKind};
 use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts};
 use super::parts::{call_arguments, effort, file, left_out, schema, source};
 use super::tools::{Names, custom, custom_arguments, keep, settle};
@@ -59,7 +59,7 @@ struct Message<'a> {
     tool_calls: Field<List<Call<'a>>>,
     tool_call_id: Field<Cow<'a, str>>,
     function_call: Field<Object<Function<'a>>>,
-    refusal: Field<Cow<'a, str>>,
+    refusal: Field<Text<'a>>,
     reasoning_content: Field<Cow<'a, str>>,
     reasoning: Field<Cow<'a, str>>,
     name: Option<&'a RawValue>,
@@ -69,8 +69,8 @@ struct Message<'a> {
 #[serde(default, bound(deserialize = "'de: 'a"))]
 struct Block<'a> {
     r#type: Field<Cow<'a, str>>,
-    text: Field<Cow<'a, str>>,
-    refusal: Field<Cow<'a, str>>,
+    text: Field<Text<'a>>,
+    refusal: Field<Text<'a>>,
     image_url: Field<TextOr<'a, ImageUrl<'a>>>,
     file: Field<Object<File<'a>>>,
 }
@@ -116,7 +116,7 @@ struct Google<'a> {
 #[serde(default, bound(deserialize = "'de: 'a"))]
 struct Function<'a> {
     name: Field<Cow<'a, str>>,
-    description: Field<Cow<'a, str>>,
+    description: Field<Text<'a>>,
     parameters: Option<&'a RawValue>,
     strict: Field<bool>,
     arguments: Option<&'a RawValue>,

@@ -1,11 +1,11 @@
 //! Writes a Chat Completions request (translation §2, §4) as one provider takes it. The same request gives the same
 //! bytes, so that prompt caches stay warm.
 
-use super::super::model::{Effort, Format, Part, Request, Role, Source, Tool, ToolChoice, Turn};
-use super::json::{Members, push_inside, push_string};
+use super::super::model::{Effort, Format, Part, Request, Role, Source, Text, Tool, ToolChoice, Turn};
+use super::json::{Members, push_inside, push_joined, push_string};
 use super::schema::cleaned;
 use super::tools::fit_id;
-use super::{Target, note};
+use super::{Target, note, room};
 use crate::provider::quirks::{Bounds, EFFORTS, Quirks, ToolChoices};
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ const USER_CHARS_MAX: usize = 64;
 
 /// The request body, and the names of what the provider cannot be told.
 pub fn write(request: &Request<'_>, target: &Target<'_>) -> (String, Vec<String>) {
-    let mut out = String::with_capacity(1024);
+    let mut out = String::with_capacity(room(request));
     let mut dropped = request.dropped.clone();
     let mut body = Members::open(&mut out);
     body.raw("model", target.model_json);
@@ -40,7 +40,7 @@ struct Writer<'w> {
 
 /// A piece of a user message.
 enum Piece<'p> {
-    Text(Cow<'p, str>),
+    Text(Text<'p>),
     Image(&'p Source<'p>),
     File { media_type: &'p str, data: &'p str, name: Option<&'p str> },
 }
@@ -55,8 +55,8 @@ impl<'w> Writer<'w> {
         !refused
     }
 
-    fn system(&mut self, request: &Request<'_>) -> String {
-        let mut text = request.system.join("\n\n");
+    fn system<'r>(&self, request: &'r Request<'_>) -> Vec<Text<'r>> {
+        let mut texts: Vec<Text<'r>> = request.system.iter().map(Text::reborrow).collect();
         let format = self.quirks.written.json_schema && !self.quirks.drop_params.iter().any(is_format);
         let line = match &request.format {
             Format::JsonSchema { schema, .. } if !format => Some(schema_words(schema)),
@@ -65,19 +65,14 @@ impl<'w> Writer<'w> {
             }
             _ => None,
         };
-        if let Some(line) = line {
-            if !text.is_empty() {
-                text.push_str("\n\n");
-            }
-            text.push_str(&line);
-        }
-        text
+        texts.extend(line.map(Text::from));
+        texts
     }
 
-    fn messages(&mut self, out: &mut String, system: &str, turns: &[Turn<'_>]) {
+    fn messages(&mut self, out: &mut String, system: &[Text<'_>], turns: &[Turn<'_>]) {
         let mut list = MessageList { out, empty: true };
         if !system.is_empty() {
-            list.open("system").text("content", system);
+            push_joined(list.open("system").key("content"), "\\n\\n", system);
             list.close();
         }
         // Kept until something else is said: an assistant turn with nothing left in it vanishes, and its
@@ -89,10 +84,10 @@ impl<'w> Writer<'w> {
                 Role::User => {
                     for part in &turn.parts {
                         if let Part::ToolResult { id, parts, is_error } = part {
-                            let text = self.result(parts, *is_error, &mut user);
+                            let lines = self.result(parts, *is_error, &mut user);
                             let mut message = list.open("tool");
                             message.text("tool_call_id", &fit_id(id, self.quirks.written.tool_ids));
-                            message.text("content", &text);
+                            push_joined(message.key("content"), "\\n", &lines);
                             list.close();
                             last_is_tool = true;
                         }
@@ -126,7 +121,7 @@ impl<'w> Writer<'w> {
         let mut message = list.open("user");
         let content = message.key("content");
         if pieces.iter().all(|piece| matches!(piece, Piece::Text(_))) {
-            push_joined(content, pieces.iter().map(Piece::as_text));
+            push_joined(content, "\\n\\n", pieces.iter().filter_map(Piece::as_text));
         } else {
             content.push('[');
             for (at, piece) in pieces.iter().enumerate() {
@@ -144,7 +139,7 @@ impl<'w> Writer<'w> {
     fn assistant(&mut self, list: &mut MessageList<'_>, parts: &[Part<'_>], is_last: bool) {
         let quirks = &self.quirks.written;
         let texts = parts.iter().filter_map(|part| match part {
-            Part::Text(text) | Part::System(text) | Part::Refusal(text) => Some(&**text),
+            Part::Text(text) | Part::System(text) | Part::Refusal(text) => Some(text),
             _ => None,
         });
         let has_calls = parts.iter().any(|part| matches!(part, Part::ToolCall { .. }));
@@ -152,15 +147,17 @@ impl<'w> Writer<'w> {
         if has_calls && quirks.null_content && texts.clone().next().is_none() {
             message.raw("content", "null");
         } else {
-            push_joined(message.key("content"), texts);
+            push_joined(message.key("content"), "\\n\\n", texts);
         }
         let thoughts = parts.iter().filter_map(|part| match part {
-            Part::Thinking { text, .. } => Some(&**text),
+            Part::Thinking { text, .. } => Some(Text::from(&**text)),
             _ => None,
         });
         match quirks.reasoning_echo {
             // Even if there is none, because the conversation began elsewhere: without the key it is a 400.
-            Some(key) if has_calls => push_joined(message.key(key), thoughts),
+            Some(key) if has_calls => {
+                push_joined(message.key(key), "\\n\\n", &thoughts.collect::<Vec<_>>());
+            }
             _ => parts.iter().for_each(|part| self.unsaid(part)),
         }
         if has_calls {
@@ -210,17 +207,17 @@ impl<'w> Writer<'w> {
         }
     }
 
-    /// The text of a result. Tool messages carry nothing else: pictures and files go into the user message that
+    /// The lines of a result. Tool messages carry nothing else: pictures and files go into the user message that
     /// follows.
     fn result<'p>(
         &mut self,
         parts: &'p [Part<'p>],
         is_error: bool,
         user: &mut Vec<Piece<'p>>,
-    ) -> Cow<'p, str> {
+    ) -> Vec<Text<'p>> {
         let mut pieces = Vec::new();
         parts.iter().for_each(|part| self.piece(part, &mut pieces));
-        let mut lines: Vec<Cow<'p, str>> = Vec::with_capacity(pieces.len());
+        let mut lines: Vec<Text<'p>> = Vec::with_capacity(pieces.len());
         for piece in pieces {
             match piece {
                 Piece::Text(text) => lines.push(text),
@@ -231,21 +228,20 @@ impl<'w> Writer<'w> {
                 }
             }
         }
-        let text = match lines.pop() {
-            Some(only) if lines.is_empty() => only,
-            Some(last) => {
-                lines.push(last);
-                lines.join("\n").into()
+        if is_error {
+            let says_so = |text: &str| text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("error"));
+            match lines.first_mut() {
+                Some(first) if says_so(first) => {}
+                Some(first) => *first = format!("Error: {}", &**first).into(),
+                None => lines.push("Error: ".into()),
             }
-            None => Cow::default(),
-        };
-        let says_so = text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("error"));
-        if is_error && !says_so { format!("Error: {text}").into() } else { text }
+        }
+        lines
     }
 
     fn piece<'p>(&mut self, part: &'p Part<'p>, out: &mut Vec<Piece<'p>>) {
         out.push(match part {
-            Part::Text(text) | Part::System(text) | Part::Refusal(text) => Piece::Text(text.as_ref().into()),
+            Part::Text(text) | Part::System(text) | Part::Refusal(text) => Piece::Text(text.reborrow()),
             Part::Image(source) => Piece::Image(source),
             Part::Document { source, name } => self.document(source, name.as_deref()),
             _ => return,
@@ -315,7 +311,7 @@ impl<'w> Writer<'w> {
         let mut function = Members::open(entry.key("function"));
         function.text("name", &tool.name);
         if let Some(description) = &tool.description {
-            function.text("description", description);
+            function.said("description", description);
         }
         function.raw("parameters", &cleaned(&tool.schema, &self.quirks.written));
         if tool.strict && self.quirks.written.strict {
@@ -395,7 +391,7 @@ impl<'w> Writer<'w> {
             let new = quirks.renamed.iter().find(|(old, _)| old == name).map_or(*name, |(_, new)| &**new);
             let is_there = |name: &str| request.chat_only.iter().any(|(other, _)| *other == name);
             if self.takes(name) && (new == *name || !is_there(new)) {
-                body.raw(new, value.get());
+                body.named(new, value.get());
             }
         }
         if request.stream {
@@ -473,10 +469,10 @@ fn clamped(effort: Effort, known: &[&'static str]) -> Option<&'static str> {
 }
 
 impl Piece<'_> {
-    fn as_text(&self) -> &str {
+    fn as_text(&self) -> Option<&Text<'_>> {
         match self {
-            Piece::Text(text) => text,
-            _ => "",
+            Piece::Text(text) => Some(text),
+            _ => None,
         }
     }
 
@@ -485,7 +481,7 @@ impl Piece<'_> {
         match self {
             Piece::Text(text) => {
                 part.text("type", "text");
-                part.text("text", text);
+                part.said("text", text);
             }
             Piece::Image(source) => {
                 part.text("type", "image_url");
@@ -506,16 +502,6 @@ impl Piece<'_> {
         }
         part.close();
     }
-}
-
-/// Texts as one string, empty lines between them.
-fn push_joined<'t>(out: &mut String, texts: impl Iterator<Item = &'t str>) {
-    out.push('"');
-    for (at, text) in texts.enumerate() {
-        out.push_str(if at == 0 { "" } else { "\\n\\n" });
-        push_inside(out, text);
-    }
-    out.push('"');
 }
 
 fn push_data_uri(out: &mut String, media_type: &str, data: &str) {

@@ -5,6 +5,8 @@
 use super::super::error::ApiError;
 use super::super::error::describe;
 use super::super::splice::is_space;
+use super::super::text::Text;
+use super::parse::{ParseError, Parser};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -30,7 +32,7 @@ pub(super) enum Field<T> {
 pub(super) trait Shape<'de>: Sized {
     /// For "must be …".
     const WHAT: &'static str;
-    fn text(_: Cow<'de, str>) -> Option<Self> {
+    fn text(_: Text<'de>) -> Option<Self> {
         None
     }
     fn flag(_: bool) -> Option<Self> {
@@ -48,7 +50,14 @@ pub(super) trait Shape<'de>: Sized {
 
 impl<'de: 'a, 'a> Shape<'de> for Cow<'a, str> {
     const WHAT: &'static str = "a string";
-    fn text(text: Cow<'de, str>) -> Option<Self> {
+    fn text(text: Text<'de>) -> Option<Self> {
+        Some(text.into_cow())
+    }
+}
+
+impl<'de: 'a, 'a> Shape<'de> for Text<'a> {
+    const WHAT: &'static str = "a string";
+    fn text(text: Text<'de>) -> Option<Self> {
         Some(text)
     }
 }
@@ -85,14 +94,14 @@ pub(super) type List<T> = Vec<Field<Object<T>>>;
 #[derive(Debug)]
 pub(super) enum Content<'a, T> {
     /// Short for one text.
-    Text(Cow<'a, str>),
+    Text(Text<'a>),
     /// Parts, each yet to be looked at.
     Parts(List<T>),
 }
 
 impl<'de: 'a, 'a, T: Deserialize<'de>> Shape<'de> for Content<'a, T> {
     const WHAT: &'static str = "a string or an array";
-    fn text(text: Cow<'de, str>) -> Option<Self> {
+    fn text(text: Text<'de>) -> Option<Self> {
         Some(Content::Text(text))
     }
     fn list<A: SeqAccess<'de>>(seq: A) -> Result<Option<Self>, A::Error> {
@@ -111,8 +120,8 @@ pub(super) enum TextOr<'a, T> {
 
 impl<'de: 'a, 'a, T: Deserialize<'de>> Shape<'de> for TextOr<'a, T> {
     const WHAT: &'static str = "a string or an object";
-    fn text(text: Cow<'de, str>) -> Option<Self> {
-        Some(TextOr::Text(text))
+    fn text(text: Text<'de>) -> Option<Self> {
+        Some(TextOr::Text(text.into_cow()))
     }
     fn object<A: MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
         let object = T::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
@@ -132,8 +141,8 @@ impl<'a> Texts<'a> {
 
 impl<'de: 'a, 'a> Shape<'de> for Texts<'a> {
     const WHAT: &'static str = "a string or an array of strings";
-    fn text(text: Cow<'de, str>) -> Option<Self> {
-        Some(Self(vec![Field::Is(text)]))
+    fn text(text: Text<'de>) -> Option<Self> {
+        Some(Self(vec![Field::Is(text.into_cow())]))
     }
     fn list<A: SeqAccess<'de>>(seq: A) -> Result<Option<Self>, A::Error> {
         collect(seq).map(|texts| Some(Self(texts)))
@@ -177,10 +186,12 @@ impl<'de, T: Shape<'de>> Visitor<'de> for FieldVisitor<T> {
         Ok(Field::Wrong)
     }
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(T::text(Cow::Borrowed(text)).map_or(Field::Wrong, Field::Is))
+        Ok(T::text(Text::of_json(text, false)).map_or(Field::Wrong, Field::Is))
     }
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(T::text(Cow::Owned(text.to_owned())).map_or(Field::Wrong, Field::Is))
+    /// A string with escapes, as [`Parser`] gives it.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        let inside = <&str>::deserialize(from)?;
+        Ok(T::text(Text::of_json(inside, true)).map_or(Field::Wrong, Field::Is))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
         Ok(T::list(seq)?.map_or(Field::Wrong, Field::Is))
@@ -247,9 +258,15 @@ impl fmt::Display for Path<'_> {
 
 /// Reads a value that was kept as text.
 pub(super) fn value<'a, T: Shape<'a>>(raw: &'a RawValue, path: &Path) -> Result<Option<T>, ApiError> {
-    let field: Field<T> = serde_json::from_str(raw.get())
-        .map_err(|error| path.error(format_args!("cannot be read: {}", describe(&error))))?;
+    let mut json = Parser::new(raw.get());
+    let field: Field<T> = Field::deserialize(&mut json)
+        .map_err(|error| path.error(format_args!("cannot be read: {}", told(&json, &error))))?;
     field.opt(path)
+}
+
+fn told(json: &Parser<'_>, error: &ParseError) -> Cow<'static, str> {
+    let place = json.place();
+    describe(&error.to_string(), place.line, place.column)
 }
 
 /// A number, kept as the client wrote it.
@@ -293,11 +310,11 @@ impl<'a, M: Shape<'a>, T: Deserialize<'a>> Body<'a, M, T> {
         if !body.trim_start_matches(is_space).starts_with('{') {
             return Err(ApiError::new(400, "The body must be a JSON object."));
         }
-        let mut json = serde_json::Deserializer::from_str(body);
+        let mut json = Parser::new(body);
         let seed = BodySeed { turns, kind: PhantomData };
-        seed.deserialize(&mut json)
-            .and_then(|read| json.end().map(|()| read))
-            .map_err(|error| ApiError::new(400, describe(&error)))
+        let read = seed.deserialize(&mut json);
+        read.and_then(|read| json.end().map(|()| read))
+            .map_err(|error| ApiError::new(400, told(&json, &error)))
     }
 
     /// A member by name; it will not be among the [`unknown`](Self::unknown) ones.
@@ -353,7 +370,7 @@ impl<'de, M: Shape<'de>, T: Deserialize<'de>> Visitor<'de> for BodySeed<M, T> {
         let mut body = Body { turns: Field::Absent, tools: Field::Absent, rest: BTreeMap::new() };
         let (mut has_turns, mut has_tools) = (false, false);
         let twice = |key: &str| A::Error::custom(format_args!("duplicate field `{key}`"));
-        while let Some(Text(key)) = map.next_key()? {
+        while let Some(Name(key)) = map.next_key()? {
             if key == self.turns {
                 if std::mem::replace(&mut has_turns, true) {
                     return Err(twice(&key));
@@ -378,4 +395,4 @@ impl<'de, M: Shape<'de>, T: Deserialize<'de>> Visitor<'de> for BodySeed<M, T> {
 
 /// A key, borrowed where it can be; serde's own `Cow` never is.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -1,6 +1,7 @@
 //! Writing JSON text, and looking at JSON text without a tree. Knows no protocol.
 
 use super::super::splice::is_space;
+use super::super::text::Text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -23,14 +24,12 @@ impl<'o> Members<'o> {
         Self { out, empty: true }
     }
 
-    /// A key; its value is to be appended to what comes back.
-    pub(super) fn key(&mut self, key: &str) -> &mut String {
-        if !self.empty {
-            self.out.push(',');
-        }
+    /// A key, which needs no escapes; its value is to be appended to what comes back.
+    pub(super) fn key(&mut self, key: &'static str) -> &mut String {
+        self.out.push_str(if self.empty { "\"" } else { ",\"" });
         self.empty = false;
-        push_string(self.out, key);
-        self.out.push(':');
+        self.out.push_str(key);
+        self.out.push_str("\":");
         self.out
     }
 
@@ -39,18 +38,48 @@ impl<'o> Members<'o> {
         self.out
     }
 
-    pub(super) fn text(&mut self, key: &str, text: &str) {
+    pub(super) fn text(&mut self, key: &'static str, text: &str) {
         push_string(self.key(key), text);
     }
 
+    pub(super) fn said(&mut self, key: &'static str, text: &Text<'_>) {
+        let out = self.key(key);
+        out.push('"');
+        text.push_inside(out);
+        out.push('"');
+    }
+
     /// A member whose value is JSON already.
-    pub(super) fn raw(&mut self, key: &str, json: &str) {
+    pub(super) fn raw(&mut self, key: &'static str, json: &str) {
         self.key(key).push_str(json);
+    }
+
+    /// The same under a name that is not ours alone, such as one of the config.
+    pub(super) fn named(&mut self, name: &str, json: &str) {
+        if !std::mem::replace(&mut self.empty, false) {
+            self.out.push(',');
+        }
+        push_string(self.out, name);
+        self.out.extend([":", json]);
     }
 
     pub(super) fn close(self) {
         self.out.push('}');
     }
+}
+
+/// Texts as one string; `between` them stands as it is, escaped already.
+pub(super) fn push_joined<'t>(
+    out: &mut String,
+    between: &str,
+    texts: impl IntoIterator<Item = &'t Text<'t>>,
+) {
+    out.push('"');
+    for (at, text) in texts.into_iter().enumerate() {
+        out.push_str(if at == 0 { "" } else { between });
+        text.push_inside(out);
+    }
+    out.push('"');
 }
 
 /// Whether `text` is one JSON object and nothing else.

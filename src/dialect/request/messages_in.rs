@@ -2,7 +2,7 @@
 
 use super::super::error::ApiError;
 use super::super::model::{
-    Effort, Format, Part, Reasoning, Request, Role, Source, Tool, ToolChoice, ToolKind,
+    Effort, Format, Part, Reasoning, Request, Role, Source, Text, Tool, ToolChoice, ToolKind,
 };
 use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, whole};
 use super::json::compact;
@@ -29,7 +29,7 @@ struct Message<'a> {
 #[serde(default, bound(deserialize = "'de: 'a"))]
 struct Block<'a> {
     r#type: Field<Cow<'a, str>>,
-    text: Field<Cow<'a, str>>,
+    text: Field<Text<'a>>,
     /// An object, or the address of a search result.
     source: Field<TextOr<'a, BlockSource<'a>>>,
     title: Field<Cow<'a, str>>,
@@ -60,7 +60,7 @@ struct BlockSource<'a> {
 struct ToolDef<'a> {
     r#type: Field<Cow<'a, str>>,
     name: Field<Cow<'a, str>>,
-    description: Field<Cow<'a, str>>,
+    description: Field<Text<'a>>,
     input_schema: Option<&'a RawValue>,
     strict: Field<bool>,
 }
@@ -178,7 +178,7 @@ fn texts<'a>(
     content: Content<'a, Block<'a>>,
     path: &Path,
     dropped: &mut Vec<String>,
-) -> Result<Vec<Cow<'a, str>>, ApiError> {
+) -> Result<Vec<Text<'a>>, ApiError> {
     let blocks = match content {
         Content::Text(text) if text.is_empty() => return Ok(Vec::new()),
         Content::Text(text) => return Ok(vec![text]),
@@ -327,10 +327,10 @@ fn read_shown<'a>(
         "document" => {
             let name = block.title.opt(&path.key("title"))?.filter(|title| !title.is_empty());
             let context = block.context.opt(&path.key("context"))?;
-            out.extend(context.filter(|text| !text.is_empty()).map(Part::Text));
+            out.extend(context.filter(|text| !text.is_empty()).map(|text| Part::Text(text.into())));
             let found = object_source(block.source, &source_path)?;
             if found.type_is("content") {
-                out.extend(name.map(Part::Text));
+                out.extend(name.map(|name| Part::Text(name.into())));
                 return match found.content.need(&source_path.key("content"))? {
                     Content::Text(text) => {
                         out.push(Part::Text(text));

@@ -1,10 +1,10 @@
 //! Writes an Anthropic Messages request (translation §3) as one model takes it. The same request gives the same
 //! bytes, so that prompt caches stay warm.
 
-use super::super::model::{Effort, Format, Part, Request, Role, Source, ToolChoice};
-use super::json::{Members, NO_PARAMETERS, object_schema, push_string};
+use super::super::model::{Effort, Format, Part, Request, Role, Source, Text, ToolChoice};
+use super::json::{Members, NO_PARAMETERS, object_schema, push_joined, push_string};
 use super::tools::fit_id;
-use super::{Target, note};
+use super::{Target, note, room};
 use crate::dialect::model::MARK;
 use crate::provider::quirks::{Messages, ToolIds};
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ const BUDGET_MIN: u64 = 1024;
 
 /// The request body, and the names of what the model cannot be told.
 pub fn write(request: &Request<'_>, target: &Target<'_>) -> (String, Vec<String>) {
-    let mut out = String::with_capacity(1024);
+    let mut out = String::with_capacity(room(request));
     let mut dropped = request.dropped.clone();
     let knows = target.quirks.written.messages;
     let thinking = thinking(request, knows, &mut dropped);
@@ -37,7 +37,7 @@ pub fn write(request: &Request<'_>, target: &Target<'_>) -> (String, Vec<String>
     body.raw("max_tokens", &max_tokens.to_string());
     let system = system(request, knows);
     if !system.is_empty() {
-        body.text("system", &system);
+        push_joined(body.key("system"), "\\n\\n", &system);
     }
     let messages = body.key("messages");
     messages.push('[');
@@ -50,20 +50,17 @@ pub fn write(request: &Request<'_>, target: &Target<'_>) -> (String, Vec<String>
     (out, dropped)
 }
 
-fn system(request: &Request<'_>, knows: Messages) -> String {
-    let mut text = request.system.join("\n\n");
-    let line = match &request.format {
+fn system<'r>(request: &'r Request<'_>, knows: Messages) -> Vec<Text<'r>> {
+    let mut texts: Vec<Text<'r>> = request.system.iter().map(Text::reborrow).collect();
+    match &request.format {
         Format::JsonSchema { schema, .. } if !knows.format => {
-            format!("Answer with one JSON object only. It must fit this JSON schema:\n{schema}")
+            let line = format!("Answer with one JSON object only. It must fit this JSON schema:\n{schema}");
+            texts.push(line.into());
         }
-        Format::JsonObject => "Answer with one JSON object only.".to_owned(),
-        _ => return text,
-    };
-    if !text.is_empty() {
-        text.push_str("\n\n");
+        Format::JsonObject => texts.push("Answer with one JSON object only.".into()),
+        _ => {}
     }
-    text.push_str(&line);
-    text
+    texts
 }
 
 /// What becomes of `thinking`.
@@ -153,15 +150,15 @@ impl Conversation<'_> {
                 let is_end = at + 1 == turns.len() && place + 1 == turn.parts.len();
                 match part {
                     Part::Text(text) if is_end && turn.role == Role::Assistant => {
-                        self.text(turn.role, text.trim_end());
+                        self.text(turn.role, &text.trim_end().into());
                     }
                     part => self.part(turn.role, part),
                 }
             }
         }
         match self.open {
-            None => self.text(Role::User, NOTHING),
-            Some(Role::Assistant) if !may_end_with_assistant => self.text(Role::User, CONTINUE),
+            None => self.text(Role::User, &NOTHING.into()),
+            Some(Role::Assistant) if !may_end_with_assistant => self.text(Role::User, &CONTINUE.into()),
             Some(_) => {}
         }
         self.out.push_str("]}");
@@ -170,7 +167,7 @@ impl Conversation<'_> {
     /// A new block of this role's message; the block is to be appended to what comes back.
     fn block(&mut self, role: Role) -> &mut String {
         if self.open.is_none() && role == Role::Assistant {
-            self.text(Role::User, CONTINUE);
+            self.text(Role::User, &CONTINUE.into());
         }
         if self.open == Some(role) {
             self.out.push(',');
@@ -188,8 +185,8 @@ impl Conversation<'_> {
     }
 
     /// White space alone is refused like an empty text.
-    fn text(&mut self, role: Role, text: &str) {
-        if !text.trim().is_empty() {
+    fn text(&mut self, role: Role, text: &Text<'_>) {
+        if !text.is_blank() {
             push_text(self.block(role), text);
         }
     }
@@ -204,7 +201,7 @@ impl Conversation<'_> {
                 None => push_shown(self.block(role), part),
                 Some(text) => {
                     note(self.dropped, if matches!(part, Part::Image(_)) { "image" } else { "document" });
-                    self.text(role, &text);
+                    self.text(role, &text.into());
                 }
             },
             Part::ToolCall { id, name, arguments, .. } => {
@@ -239,19 +236,17 @@ impl Conversation<'_> {
         block.text("tool_use_id", &fit_id(id, ToolIds::Plain));
         match parts {
             [] => {}
-            [Part::Text(text)] => block.text("content", text),
+            [Part::Text(text)] => block.said("content", text),
             parts => {
                 let content = block.key("content");
                 content.push('[');
                 let mut comma = "";
                 for part in parts {
                     let text = match part {
-                        Part::Text(text) | Part::System(text) | Part::Refusal(text) => {
-                            Some(text.as_ref().into())
-                        }
-                        part => refused(part),
+                        Part::Text(text) | Part::System(text) | Part::Refusal(text) => Some(text.reborrow()),
+                        part => refused(part).map(Text::from),
                     };
-                    if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                    if text.as_ref().is_some_and(Text::is_blank) {
                         continue;
                     }
                     content.push_str(std::mem::replace(&mut comma, ","));
@@ -270,10 +265,10 @@ impl Conversation<'_> {
     }
 }
 
-fn push_text(out: &mut String, text: &str) {
+fn push_text(out: &mut String, text: &Text<'_>) {
     let mut block = Members::open(out);
     block.text("type", "text");
-    block.text("text", text);
+    block.said("text", text);
     block.close();
 }
 
@@ -374,7 +369,7 @@ fn tools(body: &mut Members<'_>, request: &Request<'_>, knows: Messages) {
         let mut entry = Members::open(out);
         entry.text("name", &tool.name);
         if let Some(description) = &tool.description {
-            entry.text("description", description);
+            entry.said("description", description);
         }
         entry.raw("input_schema", &object_schema(&tool.schema));
         if tool.strict && knows.format {

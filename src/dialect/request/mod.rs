@@ -12,6 +12,7 @@ mod fields;
 mod json;
 pub mod messages_in;
 pub mod messages_out;
+mod parse;
 mod parts;
 pub mod repair;
 pub mod responses_in;
@@ -22,7 +23,7 @@ mod turns;
 
 pub(super) use json::compact;
 
-use super::model::{ClientTools, Part, Reasoning, Request, Role};
+use super::model::{ClientTools, Part, Reasoning, Request, Role, Source, Text};
 use crate::limits::{DROPPED_NAME_BYTES_MAX, DROPPED_NAMES_MAX};
 use crate::provider::quirks::Quirks;
 
@@ -65,6 +66,28 @@ pub fn strip_thinking(request: &mut Request<'_>) -> bool {
     }
     request.turns = turns::without_thinking(std::mem::take(&mut request.turns));
     true
+}
+
+/// About the bytes that a request takes when it is written: growing by doubling would copy most of it once more.
+fn room(request: &Request<'_>) -> usize {
+    fn one(part: &Part<'_>) -> usize {
+        // With keys, quotes and brackets.
+        64 + match part {
+            Part::Text(text) | Part::System(text) | Part::Refusal(text) => text.written(),
+            Part::ToolCall { arguments, .. } => arguments.len() + arguments.len() / 8,
+            Part::ToolResult { parts, .. } => parts.iter().map(one).sum(),
+            Part::Image(Source::Base64 { data, .. }) => data.len(),
+            Part::Document { source: Source::Base64 { data, .. }, .. } => data.len(),
+            _ => 0,
+        }
+    }
+    let turns = request.turns.iter().map(|turn| 64 + turn.parts.iter().map(one).sum::<usize>());
+    let tools = request
+        .tools
+        .iter()
+        .map(|tool| 128 + tool.schema.len() + tool.description.as_ref().map_or(0, Text::written));
+    // The sum of pieces of a body that is in memory.
+    512 + request.system.iter().map(Text::written).chain(turns).chain(tools).sum::<usize>()
 }
 
 /// Notes what cannot be said, by name and once.

@@ -5,7 +5,7 @@
 
 use super::super::chat::present;
 use super::super::skim::Member;
-use super::super::splice::{Edit, byte_span_of, insert_member, is_space, span_of};
+use super::super::splice::{Edit, insert_member, is_space, span_of};
 use super::chat_out::{NO_SIGNATURE, is_format, nearest, schema_words};
 use super::json::push_string;
 use super::note;
@@ -35,15 +35,14 @@ pub struct Repairs {
     pub dropped: Vec<String>,
 }
 
-/// What has to change in `body`, whose top level is `places`, for a provider with these quirks. `signature` knows thought
+/// What has to change in the body `text`, whose top level is `places`, for a provider with these quirks. `signature` knows thought
 /// signatures by the id of their call.
 pub fn repairs(
-    body: &[u8],
+    text: &str,
     places: &[Place],
     quirks: &Quirks,
     signature: &dyn Fn(&str) -> Option<String>,
 ) -> Repairs {
-    let Ok(text) = std::str::from_utf8(body) else { return Repairs::default() };
     let mut top = Top { text, places, gone: vec![false; places.len()], out: Repairs::default() };
     top.parameters(quirks);
     top.tools(quirks);
@@ -392,11 +391,9 @@ impl<'a> Walk<'a> {
 
 impl Place {
     /// Those of a body's members; none if a key has escapes, which nobody writes.
-    pub fn of(body: &[u8], members: &[Member<'_>]) -> Vec<Place> {
+    pub fn of(body: &str, members: &[Member<'_>]) -> Vec<Place> {
         let place = |member: &Member<'_>| match &member.key {
-            Cow::Borrowed(key) => {
-                Some(Place { key: byte_span_of(body, key.as_bytes())?, value: member.value.clone() })
-            }
+            Cow::Borrowed(key) => Some(Place { key: span_of(body, key)?, value: member.value.clone() }),
             Cow::Owned(_) => None,
         };
         members.iter().map(place).collect::<Option<Vec<_>>>().unwrap_or_default()
@@ -411,10 +408,10 @@ mod tests {
     use crate::provider::quirks::{Bounds, Passing};
 
     fn repaired(body: &str, quirks: &Quirks) -> (String, Vec<String>) {
-        let request = ChatRequest::parse(body.as_bytes()).unwrap();
+        let request = ChatRequest::parse(body).unwrap();
         let known = |id: &str| (id == "known").then(|| "sig\"1".to_owned());
-        let repairs = request.repairs(body.as_bytes(), quirks, &known);
-        let mut edits = request.edits(body.as_bytes(), "\"m\"", false);
+        let repairs = request.repairs(body, quirks, &known);
+        let mut edits = request.edits(body, "\"m\"", false);
         edits.extend(repairs.edits);
         let joined = String::from_utf8(pieces(body.as_bytes(), &mut edits).concat()).unwrap();
         serde_json::from_str::<serde::de::IgnoredAny>(&joined).unwrap_or_else(|e| panic!("{e}: {joined}"));

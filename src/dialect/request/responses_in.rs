@@ -1,7 +1,7 @@
 //! Reads a Responses request (openai-responses §1 to §3) into the neutral form, after the items of earlier turns.
 
 use super::super::error::ApiError;
-use super::super::model::{ClientTools, Format, Part, Request, Role, Tool, ToolChoice, ToolKind};
+use super::super::model::{ClientTools, Format, Part, Request, Role, Text, Tool, ToolChoice, ToolKind};
 use super::fields::{Body, Content, Field, List, Object, Path, Shape, TextOr, value, whole};
 use super::json::{Members, compact};
 use super::note;
@@ -32,13 +32,13 @@ pub struct ReadResponses<'a> {
 }
 
 enum Input<'a> {
-    Text(Cow<'a, str>),
+    Text(Text<'a>),
     Items(Vec<&'a RawValue>),
 }
 
 impl<'de: 'a, 'a> Shape<'de> for Input<'a> {
     const WHAT: &'static str = "a string or an array";
-    fn text(text: Cow<'de, str>) -> Option<Self> {
+    fn text(text: Text<'de>) -> Option<Self> {
         Some(Input::Text(text))
     }
     fn list<A: SeqAccess<'de>>(mut seq: A) -> Result<Option<Self>, A::Error> {
@@ -79,7 +79,7 @@ struct ToolDef<'a> {
     r#type: Field<Cow<'a, str>>,
     name: Field<Cow<'a, str>>,
     namespace: Field<Cow<'a, str>>,
-    description: Field<Cow<'a, str>>,
+    description: Field<Text<'a>>,
     parameters: Option<&'a RawValue>,
     strict: Field<bool>,
     format: Field<Object<ToolFormat<'a>>>,
@@ -154,7 +154,7 @@ pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<
     let store = body.take("store")?.unwrap_or(true);
     let mut reader = Reader::default();
     reader.request.model = body.model()?;
-    let instructions: Option<Cow<'a, str>> = body.take("instructions")?;
+    let instructions: Option<Text<'a>> = body.take("instructions")?;
     reader.request.system.extend(instructions.filter(|text| !text.is_empty()));
     let tools_path = Path::Top("tools");
     let tools = std::mem::take(&mut body.tools).opt(&tools_path)?.unwrap_or_default();
@@ -207,12 +207,12 @@ pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<
 }
 
 /// What `input` as a string is short for.
-fn user_item(text: &str) -> String {
+fn user_item(text: &Text<'_>) -> String {
     let mut out = String::with_capacity(text.len() + 48);
     let mut members = Members::open(&mut out);
     members.text("type", "message");
     members.text("role", "user");
-    members.text("content", text);
+    members.said("content", text);
     members.close();
     out
 }

@@ -1,7 +1,7 @@
 //! Parts of Responses items: messages, outputs, summaries; the tools that need no definition (openai-responses §2, §3).
 
 use super::super::error::ApiError;
-use super::super::model::{Part, Source, ToolKind};
+use super::super::model::{Part, Source, Text, ToolKind};
 use super::fields::{Content, Field, List, Object, Path, TextOr};
 use super::parts::{file, left_out, source};
 use serde::Deserialize;
@@ -13,8 +13,8 @@ use std::borrow::Cow;
 #[serde(default, bound(deserialize = "'de: 'a"))]
 pub(super) struct Block<'a> {
     r#type: Field<Cow<'a, str>>,
-    text: Field<Cow<'a, str>>,
-    refusal: Field<Cow<'a, str>>,
+    text: Field<Text<'a>>,
+    refusal: Field<Text<'a>>,
     image_url: Field<TextOr<'a, ImageUrl<'a>>>,
     file_data: Field<Cow<'a, str>>,
     file_url: Field<Cow<'a, str>>,
@@ -93,7 +93,7 @@ pub(super) fn collect_texts<'a>(
     for (at, block) in blocks.into_iter().enumerate() {
         let path = path.at(at);
         let Object(block) = block.need(&path)?;
-        out.extend(block.text.opt(&path.key("text"))?.filter(|text| !text.is_empty()));
+        out.extend(block.text.opt(&path.key("text"))?.filter(|text| !text.is_empty()).map(Text::into_cow));
     }
     Ok(())
 }

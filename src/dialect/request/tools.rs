@@ -1,7 +1,7 @@
 //! Tools as every provider takes them (translation §4, §5): plain names, JSON parameters, ids by pattern. Knows the
 //! way back, and no protocol.
 
-use super::super::model::{ClientTool, ClientTools, Request, Tool, ToolChoice, ToolKind};
+use super::super::model::{ClientTool, ClientTools, Request, Text, Tool, ToolChoice, ToolKind};
 use super::json::{Members, push_string};
 use super::note;
 use crate::limits::TOOL_NAME_BYTES_MAX;
@@ -114,10 +114,10 @@ fn fitted(name: &str) -> String {
 /// A custom (free-text) tool as a function. `grammar`: its syntax and definition.
 pub(super) fn custom<'a>(
     name: Cow<'a, str>,
-    description: Option<Cow<'a, str>>,
+    description: Option<Text<'a>>,
     grammar: Option<(Cow<'a, str>, Cow<'a, str>)>,
 ) -> Tool<'a> {
-    let mut text = description.unwrap_or_default().into_owned();
+    let mut text = description.unwrap_or_default().into_cow().into_owned();
     if !text.is_empty() {
         text.push_str("\n\n");
     }

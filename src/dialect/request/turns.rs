@@ -1,7 +1,7 @@
 //! The order of a conversation (translation §2 to §5): neighbours of one role merged, each call answered in the next
 //! user turn, results first. Knows no protocol.
 
-use super::super::model::{Part, Role, Turn};
+use super::super::model::{Part, Role, Text, Turn};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -35,7 +35,7 @@ impl<'a> Turns<'a> {
         self.entries.push((role, part));
     }
 
-    pub(super) fn text(&mut self, role: Role, text: Cow<'a, str>) {
+    pub(super) fn text(&mut self, role: Role, text: Text<'a>) {
         self.push(role, Part::Text(text));
     }
 
@@ -74,9 +74,7 @@ impl<'a> Turns<'a> {
 
     /// The turns, as the model demands them.
     pub(super) fn finish(self) -> Vec<Turn<'a>> {
-        let plan = Plan::of(&self.entries);
-        let (mut ids, mut answers, claimed) = (plan.ids, plan.answers, plan.claimed);
-        let runs = plan.runs;
+        let Plan { mut ids, answers, claimed, runs } = Plan::of(&self.entries);
         let mut entries: Vec<Option<(Role, Part<'a>)>> = self.entries.into_iter().map(Some).collect();
         let mut out = Out(Vec::new());
         let mut due = Vec::new();
@@ -87,14 +85,15 @@ impl<'a> Turns<'a> {
                 run = this_run;
                 due.drain(..).for_each(|result| out.push(Role::User, result));
             }
-            if claimed.contains(&at) {
+            if claimed.get(at) == Some(&true) {
                 continue;
             }
             let Some((role, part)) = entries.get_mut(at).and_then(Option::take) else { continue };
             match part {
                 Part::ToolCall { id, name, arguments, signature } => {
                     let id = ids.remove(&at).map_or(id, Cow::Owned);
-                    let result = answers.remove(&at).and_then(|at| entries.get_mut(at)?.take());
+                    let result =
+                        answers.get(at).copied().flatten().and_then(|at| entries.get_mut(at)?.take());
                     due.push(match result {
                         Some((_, Part::ToolResult { parts, is_error, .. })) => {
                             Part::ToolResult { id: id.clone(), parts, is_error }
@@ -144,22 +143,27 @@ impl<'a> Out<'a> {
 }
 
 /// Which result answers which call; all numbers are places in the list of entries.
-#[derive(Default)]
 struct Plan {
     /// Of each entry: the number of its run of one role.
     runs: Vec<usize>,
-    /// Call → result.
-    answers: HashMap<usize, usize>,
-    /// Results that have found their call.
-    claimed: HashSet<usize>,
+    /// Of each call: its result.
+    answers: Vec<Option<usize>>,
+    /// Of each result: it has found its call.
+    claimed: Vec<bool>,
     /// New ids of calls whose id was taken already.
     ids: HashMap<usize, String>,
 }
 
 impl Plan {
     fn of(entries: &[(Role, Part<'_>)]) -> Self {
-        let mut plan = Self::default();
-        let mut by_id: HashMap<&str, (Vec<usize>, Vec<usize>)> = HashMap::new();
+        let mut plan = Self {
+            runs: Vec::with_capacity(entries.len()),
+            answers: vec![None; entries.len()],
+            claimed: vec![false; entries.len()],
+            ids: HashMap::new(),
+        };
+        // Sorted by id: cheaper than a map of lists.
+        let mut named: Vec<(&str, usize)> = Vec::new();
         let (mut run, mut last) = (0, None);
         for (at, (role, part)) in entries.iter().enumerate() {
             if last.is_some_and(|last| last != *role) {
@@ -168,15 +172,25 @@ impl Plan {
             last = Some(*role);
             plan.runs.push(run);
             match part {
-                Part::ToolCall { id, .. } => by_id.entry(id).or_default().0.push(at),
-                Part::ToolResult { id, .. } => by_id.entry(id).or_default().1.push(at),
+                Part::ToolCall { id, .. } | Part::ToolResult { id, .. } => named.push((id, at)),
                 _ => {}
             }
         }
-        for (calls, results) in by_id.values() {
-            plan.pair(calls, results);
+        named.sort_unstable();
+        let is_call = |at: usize| matches!(entries.get(at), Some((_, Part::ToolCall { .. })));
+        let (mut calls, mut results, mut again) = (Vec::new(), Vec::new(), false);
+        for same in named.chunk_by(|(a, _), (b, _)| a == b) {
+            calls.clear();
+            results.clear();
+            for &(_, at) in same {
+                if is_call(at) { calls.push(at) } else { results.push(at) }
+            }
+            plan.pair(&calls, &results);
+            again |= calls.len() > 1;
         }
-        plan.rename(entries, &by_id);
+        if again {
+            plan.rename(entries, &named);
+        }
         plan
     }
 
@@ -201,13 +215,17 @@ impl Plan {
             }
         }
         for (call, result) in pairs {
-            self.answers.insert(call, result);
-            self.claimed.insert(result);
+            if let (Some(answer), Some(claimed)) = (self.answers.get_mut(call), self.claimed.get_mut(result))
+            {
+                *answer = Some(result);
+                *claimed = true;
+            }
         }
     }
 
     /// Ids must be unique in a request (anthropic-messages §4): the second call of an id gets another.
-    fn rename(&mut self, entries: &[(Role, Part<'_>)], by_id: &HashMap<&str, (Vec<usize>, Vec<usize>)>) {
+    fn rename(&mut self, entries: &[(Role, Part<'_>)], named: &[(&str, usize)]) {
+        let is_taken = |id: &str| named.binary_search_by(|(known, _)| (*known).cmp(id)).is_ok();
         let mut seen: HashMap<&str, usize> = HashMap::new();
         for (at, (_, part)) in entries.iter().enumerate() {
             let Part::ToolCall { id, .. } = part else { continue };
@@ -215,7 +233,7 @@ impl Plan {
             *count += 1;
             if *count > 1 {
                 let mut new = format!("{id}_{count}");
-                while by_id.contains_key(new.as_str()) {
+                while is_taken(&new) {
                     *count += 1;
                     new = format!("{id}_{count}");
                 }
