@@ -1,7 +1,9 @@
 //! Days of a household of agents with twelve free keys, against the ledger and against the original program's way:
 //! a random order, and no memory. Deterministic: no clock, no socket, seeded dice.
 //!
-//! `cargo test --test simulation -- --nocapture` prints the table of docs/routing.md.
+//! `cargo test --test simulation -- --nocapture` prints the tables of docs/routing.md. What holds at every step (no
+//! call to who is known to refuse, no refusal while somebody is known to have room, first come first served) is
+//! asserted where the steps are taken, in `world`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end itself")]
 
@@ -15,6 +17,7 @@ use world::{Algorithm, Tally, World};
 const DAYS: u64 = 3;
 const SEED: u64 = 20_261_123;
 const RANDOM: Algorithm = Algorithm::Ledger { least_used: false };
+const LEAST_USED: Algorithm = Algorithm::Ledger { least_used: true };
 
 fn days(algorithm: Algorithm, days: u64, seed: u64, estimates: Estimates) -> World {
     let pool = Pool::twelve_keys(days, &mut Rng::with_seed(seed ^ 1));
@@ -22,29 +25,24 @@ fn days(algorithm: Algorithm, days: u64, seed: u64, estimates: Estimates) -> Wor
     World::new(pool, requests, algorithm, seed)
 }
 
-fn row(name: &str, tally: &Tally) -> String {
-    let mut delays = tally.delays.clone();
-    delays.sort_unstable();
-    let part = |hundredths: usize| delays[(delays.len() - 1) * hundredths / 100] as f64 / 1000.0;
-    let mean = delays.iter().sum::<u64>() as f64 / delays.len() as f64 / 1000.0;
-    format!(
-        "| {name} | {} | {} | {} | {} | {} | {mean:.2} s | {:.1} s | {:.1} s |",
-        tally.served,
-        tally.refused,
-        tally.calls,
-        tally.limited(),
-        tally.broken,
-        part(95),
-        part(99),
-    )
-}
-
 fn table(title: &str, rows: &[(&str, &Tally)]) {
     println!(
         "| {title} | answered | refused | calls | refused by a limit | broken | mean delay | 95 % | 99 % |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
-    rows.iter().for_each(|(name, tally)| println!("{}", row(name, tally)));
+    for (name, tally) in rows {
+        let mut delays = tally.delays.clone();
+        delays.sort_unstable();
+        let part = |hundredths: usize| delays[(delays.len() - 1) * hundredths / 100] as f64 / 1000.0;
+        let mean = delays.iter().sum::<u64>() as f64 / delays.len() as f64 / 1000.0;
+        let Tally { served, refused, calls, broken, .. } = tally;
+        println!(
+            "| {name} | {served} | {refused} | {calls} | {} | {broken} | {mean:.2} s | {:.1} s | {:.1} s |",
+            tally.limited(),
+            part(95),
+            part(99),
+        );
+    }
 }
 
 /// Refusals by backends whose limits are all in the config: for requests, for tokens, for size.
@@ -57,25 +55,25 @@ fn limited_though_configured(tally: &Tally) -> [u64; 3] {
 #[test]
 fn days_with_twelve_keys() {
     let run = |algorithm| days(algorithm, DAYS, SEED, Estimates::Real).run();
-    let [ours, least, original] =
-        [RANDOM, Algorithm::Ledger { least_used: true }, Algorithm::Original].map(run);
+    let [random, least_used, original] = [RANDOM, LEAST_USED, Algorithm::Original].map(run);
     table(
         &format!("{DAYS} days, twelve keys"),
-        &[("the original's way", &original), ("ledger, `random`", &ours), ("ledger, `least_used`", &least)],
+        &[
+            ("the original's way", &original),
+            ("ledger, `random`", &random),
+            ("ledger, `least_used`", &least_used),
+        ],
     );
-    for tally in [&ours, &least] {
-        println!(
-            "{} waited, {} in vain {:?}",
-            tally.waited,
-            tally.refused_in_vain,
-            limited_though_configured(tally)
-        );
-    }
-    let pool = Pool::twelve_keys(DAYS, &mut Rng::with_seed(SEED ^ 1));
-    for (backend, (limited, (theirs, served))) in
-        pool.backends.iter().zip(ours.limited.iter().zip(original.limited.iter().zip(&ours.served_by)))
-    {
-        println!("{:20} {limited:?} {theirs:?} served {served}", backend.name);
+    for ours in [&random, &least_used] {
+        println!("{} refused though some backend had room for this one", ours.refused_in_vain);
+        // A stated reset is for the request that was refused. A shorter one might pass before, which nobody can know.
+        assert!(ours.served + ours.served / 200 >= original.served, "{} answered", ours.served);
+        assert!(ours.limited() * 100 <= original.limited(), "{} refused by a limit", ours.limited());
+        assert!(ours.calls <= ours.served + ours.served / 10, "{} calls", ours.calls);
+        // Requests are counted exactly. Tokens are estimated, a quarter too low at worst, and the answer is not known.
+        let [requests, tokens, size] = limited_though_configured(ours);
+        assert_eq!(requests, 0);
+        assert!((tokens + size) * 200 <= ours.calls, "{tokens} for tokens, {size} for size");
     }
 }
 
@@ -87,16 +85,19 @@ fn a_crowd_before_three_keys() {
     };
     let [ours, original] = [RANDOM, Algorithm::Original].map(run);
     table("half an hour, three keys", &[("the original's way", &original), ("ledger, `random`", &ours)]);
-    println!("{} waited, {} in vain {:?}", ours.waited, ours.refused_in_vain, ours.limited);
+    println!("{} of them were held", ours.waited);
+    assert!(ours.waited > 100 && ours.refused * 10 <= original.refused);
+    assert_eq!((ours.limited(), ours.refused_in_vain), (0, 0));
 }
 
-/// Where no request is longer than it was taken for, no limit of the config is ever met.
+/// Where no request takes more than was set aside for it, no limit of the config is ever met, but by those whose
+/// question fits into a minute and whose answer then does not.
 #[test]
 fn configured_limits_are_never_met() {
     let tally = days(RANDOM, 1, SEED + 1, Estimates::Safe).run();
     let [requests, tokens, size] = limited_though_configured(&tally);
     assert_eq!((requests, tokens), (0, 0));
-    println!("{size}");
+    assert!(size * 500 <= tally.calls, "{size}");
 }
 
 #[test]

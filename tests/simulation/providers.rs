@@ -429,8 +429,8 @@ impl Pool {
             Style::Google | Style::OpenRouter | Style::Plain => false,
         };
         let told = |all: &mut Vec<Window>| -> Vec<Told> {
-            let its = windows.iter().filter_map(|at| tells(&all[*at]).then(|| all[*at].told(t)));
-            its.collect()
+            let its: Vec<usize> = windows.iter().copied().filter(|at| tells(&all[*at])).collect();
+            its.into_iter().map(|at| all[at].told(t)).collect()
         };
         // Refused by the window that takes longest.
         let mut waits: Vec<(u64, usize)> =

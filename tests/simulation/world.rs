@@ -52,9 +52,8 @@ pub struct Tally {
     /// Calls that a limit refused, by backend: for requests, for tokens, for more tokens than a minute ever allows.
     pub limited: Vec<[u64; 3]>,
     pub broken: u64,
-    /// Milliseconds from the arrival to the attempt that answered, and to the refusal.
+    /// Milliseconds from the arrival to the attempt that answered.
     pub delays: Vec<u64>,
-    pub refusal_delays: Vec<u64>,
     pub served_by: Vec<u64>,
     pub waited: u64,
     pub restarts: u64,
@@ -429,7 +428,6 @@ impl World {
 
     fn refused(&mut self, request: usize) {
         self.tally.refused += 1;
-        self.tally.refusal_delays.push(self.t - self.requests[request].at);
         let (asked, t) = (self.requests[request], self.t);
         let would = (0..self.pool.backends.len()).any(|backend| self.pool.would_answer(backend, &asked, t));
         self.tally.refused_in_vain += u64::from(would);
