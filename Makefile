@@ -45,7 +45,7 @@ CARGO_BUILD ?= $(CARGO) build
 # What `make install` installs; the static binary, for example.
 BIN ?= $(RELEASE)
 
-.PHONY: help run build test check sdk-test fuzz bench static dist install uninstall clean
+.PHONY: help run build test check sdk-test fuzz bench footprint static dist dist-targets install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -120,6 +120,10 @@ build-static = rustup target add $(1) && \
 	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static $(REMAP)" $(CARGO_BUILD) --release --locked --target $(1)
 endif
 
+footprint: ## size, start and memory of the release binary, or of BIN
+	test -x $(BIN) || $(MAKE) build
+	$(PYTHON) benches/footprint.py $(BIN)
+
 static: ## a static Linux binary (musl), and its size
 	$(call build-static,$(STATIC_TARGET))
 	@printf '%s: %s bytes\n' $(STATIC) "$$(wc -c <$(STATIC))"
@@ -128,6 +132,10 @@ dist: $(addprefix dist-,$(DIST_TARGETS)) ## archives with static binaries for DI
 	cd $(DIST) && sha256sum $(DIST_TARGETS:%=$(NAME)-$(VERSION)-%.tar.gz) >sums
 	mv $(DIST)/sums $(DIST)/SHA256SUMS
 	cat $(DIST)/SHA256SUMS
+
+# For scripts.
+dist-targets:
+	@echo $(DIST_TARGETS)
 
 # The same commit and compiler give the same archive: sorted, nobody's, with the time of the commit. It gets its name
 # when it is whole.
