@@ -93,7 +93,8 @@ mod tests {
         gather.push(&[1; 1000], u64::MAX);
         assert!(gather.room() <= BODY_BLOCK_BYTES);
         let before = gather.last().as_ptr();
-        assert_eq!(gather.whole().as_ptr(), before);
+        let whole = gather.whole();
+        assert_eq!(whole.as_ptr(), before);
 
         let mut gather = Gather::default();
         gather.push(&vec![1; BODY_BLOCK_BYTES + 1], u64::MAX);
