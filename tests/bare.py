@@ -38,10 +38,11 @@ class Program:
 
     def __init__(self, root, command, *options):
         # No path of ours, no variable of ours: what it needs it has, or finds out that it can do without.
-        enter = ["chroot", root] if os.geteuid() == 0 else ["unshare", "-r", "chroot", root]
+        enter = [shutil.which("chroot", path=os.defpath + ":/sbin:/usr/sbin"), root]
+        enter = enter if os.geteuid() == 0 else [shutil.which("unshare"), "-r", *enter]
         self.process = subprocess.Popen(
             [*enter, *command, "--host", "127.0.0.1", "--port", "0", *options],
-            env={}, executable=shutil.which(enter[0]), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env={}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         began, self.log, self.port = time.monotonic(), [], None
         for line in self.process.stderr:
