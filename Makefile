@@ -32,10 +32,21 @@ BENCH_ARGS ?=
 STATIC_TARGET ?= x86_64-unknown-linux-musl
 STATIC_SH ?= $(wildcard ../shared/toolchain/static.sh)
 STATIC := $(TARGET_DIR)/$(STATIC_TARGET)/release/$(NAME)
+# `make dist` packs these; rustup has no standard library for MIPS, static.sh builds one.
+DIST_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf \
+	arm-unknown-linux-musleabihf i686-unknown-linux-musl riscv64gc-unknown-linux-musl \
+	$(if $(STATIC_SH),mipsel-unknown-linux-musl mips-unknown-linux-musl)
+DIST := $(TARGET_DIR)/dist
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+COMMIT_TIME = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
+# ring has some C: other processors need a C compiler and linker for them. Zig is both: `make dist CARGO_BUILD="cargo
+# zigbuild"`.
+CARGO_BUILD ?= $(CARGO) build
 # What `make install` installs; the static binary, for example.
 BIN ?= $(RELEASE)
 
-.PHONY: help run build test docs-check deploy-check check sdk-test fuzz bench static install uninstall clean
+.PHONY: help run build test docs-check deploy-check check sdk-test fuzz bench footprint static dist dist-targets install \
+	uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -106,14 +117,47 @@ ifneq ($(BENCH),)
 		sh $(BENCH)/run.sh $(RELEASE) $(ROUNDS) $(BENCH_ARGS)
 endif
 
-static: ## a static Linux binary (musl), and its size
+# The folder of the crates' sources is cut out of the binary: it names the home of whoever built it, it costs bytes, and
+# it would make everybody's binary another one.
+REMAP := --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/=
 ifneq ($(STATIC_SH),)
-	bash $(STATIC_SH) build $(STATIC_TARGET) . --locked
+build-static = STATIC_RUSTFLAGS="$(REMAP)" bash $(STATIC_SH) build $(1) . --locked
 else
-	rustup target add $(STATIC_TARGET)
-	$(CARGO) build --release --locked --target $(STATIC_TARGET)
+# RISC-V is not static by default.
+build-static = rustup target add $(1) && \
+	RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static $(REMAP)" $(CARGO_BUILD) --release --locked --target $(1)
 endif
+
+footprint: ## size, start and memory of the release binary, or of BIN
+	test -x $(BIN) || $(MAKE) build
+	$(PYTHON) benches/footprint.py $(BIN)
+
+static: ## a static Linux binary (musl), and its size
+	$(call build-static,$(STATIC_TARGET))
 	@printf '%s: %s bytes\n' $(STATIC) "$$(wc -c <$(STATIC))"
+
+dist: $(addprefix dist-,$(DIST_TARGETS)) ## archives with static binaries for DIST_TARGETS, and SHA256SUMS, in target/dist
+	cd $(DIST) && sha256sum $(DIST_TARGETS:%=$(NAME)-$(VERSION)-%.tar.gz) >sums
+	mv $(DIST)/sums $(DIST)/SHA256SUMS
+	cat $(DIST)/SHA256SUMS
+
+# For scripts.
+dist-targets:
+	@echo $(DIST_TARGETS)
+
+# The same commit and compiler give the same archive: sorted, nobody's, with the time of the commit. It gets its name
+# when it is whole.
+dist-%: PACKED = $(NAME)-$(VERSION)-$*
+dist-%:
+	rm -rf $(DIST)/SHA256SUMS $(DIST)/$*
+	$(call build-static,$*)
+	mkdir -p $(DIST)/$*/$(PACKED)
+	cp -R $(TARGET_DIR)/$*/release/$(NAME) README.md LICENSE config.yaml.example $(wildcard deploy) $(DIST)/$*/$(PACKED)
+	tar -C $(DIST)/$* --sort=name --owner=0 --group=0 --numeric-owner --mode=a=rX,u+w --mtime=@$(COMMIT_TIME) \
+		--format=gnu -cf $(DIST)/$*/tar $(PACKED)
+	gzip -9n $(DIST)/$*/tar
+	mv $(DIST)/$*/tar.gz $(DIST)/$(PACKED).tar.gz
+	rm -r $(DIST)/$*
 
 # Nothing is put into /etc: README.md and docs/hosting.md say what to write there, and uninstall leaves it alone.
 DOCDIR := $(DESTDIR)$(PREFIX)/share/doc/$(NAME)

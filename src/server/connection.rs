@@ -3,6 +3,7 @@
 use super::Shared;
 use super::budget::Share;
 use super::connections::{Evicted, Slot};
+use super::gather::Gather;
 use super::{guard, routes};
 use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
@@ -199,7 +200,7 @@ impl Incoming<'_> {
 
     async fn read(&mut self, shared: &Shared, max: usize) -> Result<(Vec<u8>, Share), BodyFailure> {
         let mut share = shared.bodies.share();
-        let mut bytes = Vec::new();
+        let mut bytes = Gather::default();
         let mut deadline = Instant::now() + BODY_PROGRESS_TIME;
         let mut memory_wait = BODY_MEMORY_WAIT;
         let mut seen = 0;
@@ -220,24 +221,25 @@ impl Incoming<'_> {
             }
         }
         share.complete();
-        Ok((bytes, share))
+        Ok((bytes.whole(), share))
     }
 
     /// Reads from the socket: a body of known length straight to its place once a good part of it has come,
     /// anything else to be decoded.
-    async fn receive(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
-        let direct = self.input.is_empty() && matches!(self.declared, BodyLength::Length(_));
-        if !direct || bytes.len() < READ_BYTES_MAX / 4 {
+    async fn receive(&mut self, bytes: &mut Gather) -> std::io::Result<usize> {
+        let room = bytes.room();
+        if room < READ_BYTES_MAX / 4
+            || !self.input.is_empty()
+            || !matches!(self.declared, BodyLength::Length(_))
+        {
             return fill(self.io, self.input).await;
         }
-        let before = bytes.len();
-        let left = usize::try_from(self.reader.announced()).unwrap_or(usize::MAX);
-        // Twice what has come at most, as if it grew by what comes: see `decode`.
-        bytes.reserve(left.min(before));
-        let left = left.min(bytes.capacity() - before);
-        let count = poll_fn(|cx| self.io.poll_read(cx, bytes, left)).await?;
+        let left = usize::try_from(self.reader.announced()).unwrap_or(usize::MAX).min(room);
+        let last = bytes.last();
+        let before = last.len();
+        let count = poll_fn(|cx| self.io.poll_read(cx, last, left)).await?;
         // Never more than was announced, so all of it is data.
-        let _ = self.reader.read(bytes.get(before..).unwrap_or_default());
+        let _ = self.reader.read(last.get(before..).unwrap_or_default());
         Ok(count)
     }
 
@@ -246,7 +248,7 @@ impl Incoming<'_> {
         &mut self,
         share: &mut Share,
         memory_wait: &mut Duration,
-        bytes: &mut Vec<u8>,
+        bytes: &mut Gather,
         max: usize,
     ) -> Result<(), BodyFailure> {
         let mut at = 0;
@@ -264,9 +266,7 @@ impl Incoming<'_> {
             }
             if !data.is_empty() {
                 take_room(share, memory_wait, data.len()).await?;
-                // Not by what is announced: the allocator keeps for good what was written to, and an announcement
-                // must not take address space either, of which a 32-bit system has little.
-                bytes.extend_from_slice(data);
+                bytes.push(data, self.reader.announced());
             }
             if used == 0 {
                 break;

@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod connection;
 pub mod connections;
+mod gather;
 pub mod guard;
 pub mod routes;
 
