@@ -45,8 +45,7 @@ CARGO_BUILD ?= $(CARGO) build
 # What `make install` installs; the static binary, for example.
 BIN ?= $(RELEASE)
 
-.PHONY: help run build test docs-check deploy-check check sdk-test fuzz bench footprint static dist dist-targets install \
-	uninstall clean
+.PHONY: help run build test docs-check deploy-check check sdk-test fuzz bench footprint static dist dist-targets install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
