@@ -125,7 +125,7 @@ fn standing_name(standing: Standing) -> &'static str {
         Standing::HalfOpen => "half_open",
         Standing::Probing => "probing",
         Standing::Benched { .. } => "benched",
-        Standing::Short(Shortage::Busy) => "busy",
+        Standing::Short(Shortage::Busy { .. }) => "busy",
         Standing::Short(Shortage::Spent { .. }) => "used_up",
     }
 }

@@ -267,7 +267,7 @@ impl Ledger {
                 {
                     shortage
                 }
-                (Some(Shortage::Busy) | None, Some(_)) => shortage,
+                (Some(Shortage::Busy { .. }) | None, Some(_)) => shortage,
                 (last, _) => last,
             };
         }

@@ -182,7 +182,7 @@ impl fmt::Display for Record<'_> {
 /// A shortage in a few words.
 pub fn words(shortage: Shortage) -> &'static str {
     match shortage {
-        Shortage::Busy => "running requests take all there is",
+        Shortage::Busy { .. } => "running requests take all there is",
         Shortage::Spent { unit: Unit::Requests, span, .. } => match span {
             Span::Minute => "requests of the minute used up",
             Span::Hour => "requests of the hour used up",
@@ -446,19 +446,26 @@ impl Walk {
             }
             let chance = slot.last_chance(ledger, self.tokens, now, self.max_wait.is_zero());
             let claimed = ledger.is_claimed(slot.backend, self.number);
-            let then = match chance {
+            let (then, claims) = match chance {
                 Chance::Now if !claimed => {
                     self.held_retries += usize::from(slot.failure.is_some());
                     return self.begin(place, ledger, now);
                 }
-                Chance::At(then) if !claimed => Some(then),
+                Chance::At(then) if !claimed => (Some(then), true),
+                // A mere hope keeps nobody else out who fits in now.
+                Chance::Busy(Some(until)) if deadline.is_some_and(|deadline| until > deadline) => {
+                    (deadline, false)
+                }
+                Chance::Busy(Some(until)) if !claimed => (Some(until), true),
                 // Woken when somebody leaves.
-                Chance::Now | Chance::At(_) | Chance::Busy => deadline,
-                Chance::None => None,
+                Chance::Now | Chance::At(_) | Chance::Busy(_) => (deadline, true),
+                Chance::None => (None, false),
             };
             if let Some(then) = then.filter(|then| deadline.is_some_and(|deadline| *then <= deadline)) {
                 wake = Some(wake.map_or(then, |wake| wake.min(then)));
-                awaited.push(slot.backend);
+                if claims {
+                    awaited.push(slot.backend);
+                }
             }
         }
         let Some(wake) = wake else { return Step::Exhausted };
@@ -485,8 +492,8 @@ fn is_about_output(class: Class) -> bool {
 enum Chance {
     Now,
     At(Instant),
-    /// When one of those that run ends.
-    Busy,
+    /// When one of those that run ends, or at this moment.
+    Busy(Option<Instant>),
     None,
 }
 
@@ -524,7 +531,7 @@ impl Slot {
             Standing::Open | Standing::HalfOpen if waits => Chance::Now,
             Standing::Benched { until, known: true, .. } if waits => Chance::At(until),
             Standing::Short(Shortage::Spent { until, .. }) if waits => Chance::At(until),
-            Standing::Short(Shortage::Busy) if waits => Chance::Busy,
+            Standing::Short(Shortage::Busy { until }) if waits => Chance::Busy(until),
             // Only our guess keeps it out. A client whose one backend had a hiccup must not be refused for that.
             Standing::Benched { known: false, class: Class::Down, since, .. } if self.failure.is_none() => {
                 let again = since.checked_add(LAST_RESORT_GAP).unwrap_or(now);
@@ -569,7 +576,7 @@ impl Slot {
             }
             Standing::Short(shortage) => {
                 let left = match shortage {
-                    Shortage::Busy => None,
+                    Shortage::Busy { .. } => None,
                     Shortage::Spent { until, .. } => Some(until.saturating_duration_since(now)),
                 };
                 let seconds =

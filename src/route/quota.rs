@@ -274,7 +274,10 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
     /// What runs takes all there is, for now.
-    Busy,
+    Busy {
+        /// When there is room even if that goes on, if it is known.
+        until: Option<Instant>,
+    },
     /// A window is used up.
     Spent {
         /// What is short.
@@ -436,21 +439,22 @@ impl Meter {
             // A request above the whole limit has to try its luck with an unused one.
             limit.map_or(need, |limit| need.min(limit))
         };
+        // By the end of what runs, there may be room for what was set aside and not used.
+        let mut busy = limits.concurrency.is_some_and(|most| self.in_flight >= most).then_some(None);
         let mut spent: Option<(Instant, Shortage)> = None;
-        let mut note = |unit, span, until, source| {
-            if spent.is_none_or(|(last, _)| last < until) {
+        let mut note = |unit, span, until, source, for_now| {
+            if for_now {
+                busy = Some(busy.map_or(Some(until), |last| last.map(|last: Instant| last.max(until))));
+            } else if spent.is_none_or(|(last, _)| last < until) {
                 spent = Some((until, Shortage::Spent { unit, span, until, source }));
             }
         };
-        // Short only until what runs has ended, and has taken less than was set aside for it.
-        let mut for_now = limits.concurrency.is_some_and(|most| self.in_flight >= most);
         for fact in self.facts.iter().filter(|fact| fact.ends > now) {
-            let need = need(fact.unit, fact.limit);
-            let left = fact.left();
-            if left < need && left.saturating_add(self.reserved_of(fact)) < need {
-                note(fact.unit, fact.span, fact.ends, Source::Told);
+            let (need, left) = (need(fact.unit, fact.limit), fact.left());
+            if left < need {
+                let for_now = left.saturating_add(self.reserved_of(fact)) >= need;
+                note(fact.unit, fact.span, fact.ends, Source::Told, for_now);
             }
-            for_now |= left < need;
         }
         for (unit, span) in GAUGES {
             let Some(limit) = configured(limits, unit, span) else { continue };
@@ -459,16 +463,16 @@ impl Meter {
             }
             let allowed = limit - need(unit, Some(limit));
             let used = self.used(span, now, clock).of(unit);
-            let reserved = if unit == Unit::Tokens { self.reserved } else { 0 };
-            for_now |= used > allowed;
-            if used.saturating_sub(reserved) > allowed {
+            if used > allowed {
+                let reserved = if unit == Unit::Tokens { self.reserved } else { 0 };
                 let until = self.room_at(unit, span, allowed, clock).filter(|until| *until > now);
-                note(unit, span, until.unwrap_or(now), Source::Counted);
+                let for_now = used.saturating_sub(reserved) <= allowed;
+                note(unit, span, until.unwrap_or(now), Source::Counted, for_now);
             }
         }
         match spent {
             Some((_, spent)) => Some(spent),
-            None => for_now.then_some(Shortage::Busy),
+            None => busy.map(|until| Shortage::Busy { until }),
         }
     }
 
@@ -764,7 +768,7 @@ mod tests {
                         assert_eq!(world.shortage(tokens), None, "{limits:?}: not open when it said");
                         world.now = if rng.bool() { until } else { asked };
                     }
-                    Some(Shortage::Busy) => panic!("no such limit"),
+                    Some(Shortage::Busy { .. }) => panic!("no such limit"),
                 }
                 while sent.front().is_some_and(|(at, _)| world.now - *at >= day) {
                     sent.pop_front();
@@ -897,7 +901,7 @@ mod tests {
         let first = world.begin(0);
         assert_eq!(world.shortage(0), None);
         world.begin(0);
-        assert_eq!(world.shortage(0), Some(Shortage::Busy));
+        assert_eq!(world.shortage(0), Some(Shortage::Busy { until: None }));
         world.end(first, Amount::of_request(0));
         assert_eq!(world.shortage(0), None);
         world.begin(0);

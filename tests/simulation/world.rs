@@ -311,7 +311,9 @@ impl World {
     fn awaited(&self, request: usize, walk: &Walk, standings: &[Standing]) -> Vec<usize> {
         let deadline = self.deadline(request);
         let may_come = |backend: &usize| match standings[*backend] {
-            Standing::Open | Standing::HalfOpen | Standing::Short(Shortage::Busy) => true,
+            Standing::Open | Standing::HalfOpen => true,
+            // Room by the end of what runs is a mere hope.
+            Standing::Short(Shortage::Busy { until }) => until.is_none_or(|until| until <= deadline),
             Standing::Short(Shortage::Spent { until, .. }) | Standing::Benched { known: true, until, .. } => {
                 until <= deadline
             }
@@ -329,7 +331,7 @@ impl World {
                 Standing::Open | Standing::HalfOpen => {
                     !(is_late && self.ledger.is_claimed(record.backend, None))
                 }
-                Standing::Short(Shortage::Busy) => !is_late,
+                Standing::Short(Shortage::Busy { .. }) => !is_late,
                 Standing::Short(Shortage::Spent { until, .. })
                 | Standing::Benched { known: true, until, .. } => !is_late && until <= self.deadline(request),
                 Standing::Benched { .. } | Standing::Probing => false,
