@@ -297,7 +297,7 @@ fn note(fate: &Fate, standing: Standing, now: Now) -> String {
         Standing::Short(shortage) => words(shortage).into(),
         Standing::Open => String::new(),
         Standing::HalfOpen | Standing::Probing => {
-            "has rested by our guess, so one request tries it first".into()
+            "has rested, so one request tries it first".into()
         }
     };
     match (fate, standing) {
