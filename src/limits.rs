@@ -23,9 +23,6 @@ pub const REQUEST_BODY_BYTES_MAX: usize = 34 * 1024 * 1024;
 pub const BODY_MEMORY_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Bodies up to this size need not wait for their turn while large ones fill the body memory.
 pub const BODY_WITHOUT_TURN_BYTES_MAX: usize = 64 * 1024;
-/// A large body comes in blocks of this size. What is announced takes no more room than this before it is there: a
-/// 32-bit system has little address space.
-pub const BODY_BLOCK_BYTES: usize = 256 * 1024;
 /// How long a request waits for its share of the body memory, in all, before it is told 503.
 pub const BODY_MEMORY_WAIT: Duration = Duration::from_secs(10);
 

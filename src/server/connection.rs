@@ -3,7 +3,6 @@
 use super::Shared;
 use super::budget::Share;
 use super::connections::{Evicted, Slot};
-use super::gather::Gather;
 use super::{guard, routes};
 use crate::dialect::ask::Dialect;
 use crate::dialect::error::ApiError;
@@ -200,7 +199,7 @@ impl Incoming<'_> {
 
     async fn read(&mut self, shared: &Shared, max: usize) -> Result<(Vec<u8>, Share), BodyFailure> {
         let mut share = shared.bodies.share();
-        let mut bytes = Gather::default();
+        let mut bytes = Vec::new();
         let mut deadline = Instant::now() + BODY_PROGRESS_TIME;
         let mut memory_wait = BODY_MEMORY_WAIT;
         let mut seen = 0;
@@ -221,25 +220,24 @@ impl Incoming<'_> {
             }
         }
         share.complete();
-        Ok((bytes.whole(), share))
+        Ok((bytes, share))
     }
 
     /// Reads from the socket: a body of known length straight to its place once a good part of it has come,
     /// anything else to be decoded.
-    async fn receive(&mut self, bytes: &mut Gather) -> std::io::Result<usize> {
-        let room = bytes.room();
+    async fn receive(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+        let room = bytes.capacity() - bytes.len();
         if room < READ_BYTES_MAX / 4
             || !self.input.is_empty()
             || !matches!(self.declared, BodyLength::Length(_))
         {
             return fill(self.io, self.input).await;
         }
+        let before = bytes.len();
         let left = usize::try_from(self.reader.announced()).unwrap_or(usize::MAX).min(room);
-        let last = bytes.last();
-        let before = last.len();
-        let count = poll_fn(|cx| self.io.poll_read(cx, last, left)).await?;
+        let count = poll_fn(|cx| self.io.poll_read(cx, bytes, left)).await?;
         // Never more than was announced, so all of it is data.
-        let _ = self.reader.read(last.get(before..).unwrap_or_default());
+        let _ = self.reader.read(bytes.get(before..).unwrap_or_default());
         Ok(count)
     }
 
@@ -248,7 +246,7 @@ impl Incoming<'_> {
         &mut self,
         share: &mut Share,
         memory_wait: &mut Duration,
-        bytes: &mut Gather,
+        bytes: &mut Vec<u8>,
         max: usize,
     ) -> Result<(), BodyFailure> {
         let mut at = 0;
@@ -266,7 +264,9 @@ impl Incoming<'_> {
             }
             if !data.is_empty() {
                 take_room(share, memory_wait, data.len()).await?;
-                bytes.push(data, self.reader.announced());
+                // Not by what is announced: the allocator keeps for good what was written to, and an announcement
+                // must not take address space either, of which a 32-bit system has little.
+                bytes.extend_from_slice(data);
             }
             if used == 0 {
                 break;

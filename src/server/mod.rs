@@ -3,7 +3,6 @@
 pub mod budget;
 pub mod connection;
 pub mod connections;
-mod gather;
 pub mod guard;
 pub mod routes;
 
