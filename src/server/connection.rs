@@ -226,15 +226,15 @@ impl Incoming<'_> {
     /// Reads from the socket: a body of known length straight to its place once a good part of it has come,
     /// anything else to be decoded.
     async fn receive(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
-        let room = bytes.capacity() - bytes.len();
-        if room < READ_BYTES_MAX / 4
-            || !self.input.is_empty()
-            || !matches!(self.declared, BodyLength::Length(_))
-        {
+        let direct = self.input.is_empty() && matches!(self.declared, BodyLength::Length(_));
+        if !direct || bytes.len() < READ_BYTES_MAX / 4 {
             return fill(self.io, self.input).await;
         }
         let before = bytes.len();
-        let left = usize::try_from(self.reader.announced()).unwrap_or(usize::MAX).min(room);
+        let left = usize::try_from(self.reader.announced()).unwrap_or(usize::MAX);
+        // Twice what has come at most, as if it grew by what comes: see `decode`.
+        bytes.reserve(left.min(before));
+        let left = left.min(bytes.capacity() - before);
         let count = poll_fn(|cx| self.io.poll_read(cx, bytes, left)).await?;
         // Never more than was announced, so all of it is data.
         let _ = self.reader.read(bytes.get(before..).unwrap_or_default());
