@@ -296,9 +296,7 @@ fn note(fate: &Fate, standing: Standing, now: Now) -> String {
         }
         Standing::Short(shortage) => words(shortage).into(),
         Standing::Open => String::new(),
-        Standing::HalfOpen | Standing::Probing => {
-            "has rested, so one request tries it first".into()
-        }
+        Standing::HalfOpen | Standing::Probing => "has rested, so one request tries it first".into(),
     };
     match (fate, standing) {
         (Fate::Tried, Standing::Benched { known: true, .. } | Standing::Short(_)) => {

@@ -19,6 +19,7 @@ use ai_free_swap::{check, explain, health, net, state_file};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
+use smol::lock::Mutex;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -107,8 +108,8 @@ type Load = fn(&Path) -> Option<Saved>;
 
 /// For a run that does not write the file, and so must not move it.
 fn only_load(path: &Path) -> Option<Saved> {
-    state_file::load(path).unwrap_or_else(|unusable| {
-        log::warn!("state file {}: {}; going on without what it knows", path.display(), unusable.why);
+    state_file::load(path).unwrap_or_else(|why| {
+        log::warn!("state file {}: {why}; going on without what it knows", path.display());
         None
     })
 }
@@ -217,7 +218,8 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
     executor.spawn(drive()).detach();
     executor.spawn(sweep_pool(Arc::clone(&shared))).detach();
     executor.spawn(summarise(Arc::clone(&shared))).detach();
-    let keeping = executor.spawn(keep_state(Arc::clone(&shared)));
+    let keeper = Arc::new(Mutex::new(Keeper::default()));
+    let keeping = executor.spawn(keep_state(Arc::clone(&shared), Arc::clone(&keeper)));
     let listeners: Vec<_> = listeners.into_iter().map(Arc::new).collect();
     let accept = |listener| executor.spawn(accept_all(Arc::clone(&shared), Arc::clone(listener), executor));
     let accepting: Vec<_> = listeners.iter().map(accept).collect();
@@ -245,7 +247,7 @@ fn serve(args: &Args) -> Result<ExitCode, String> {
         }
         // Not while it writes the same file.
         keeping.cancel().await;
-        let mut keeper = Keeper::default();
+        let mut keeper = keeper.lock().await;
         // At once too: who stops us may lose patience (Docker after 10 s).
         future::zip(keeper.keep(&shared), drain(&shared, &mut signals)).await;
         keeper.keep(&shared).await;
@@ -346,11 +348,11 @@ impl Keeper {
     }
 }
 
-async fn keep_state(shared: Arc<Shared>) {
-    let mut keeper = Keeper::default();
+async fn keep_state(shared: Arc<Shared>, keeper: Arc<Mutex<Keeper>>) {
     loop {
+        // At once as well: who cannot write should hear of it at the start.
+        keeper.lock().await.keep(&shared).await;
         sleep_until(Instant::now() + STATE_FILE_GAP).await;
-        keeper.keep(&shared).await;
     }
 }
 

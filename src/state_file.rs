@@ -24,34 +24,24 @@ pub fn path(configured: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> 
 /// What an earlier run has left. `None` if there is no file.
 ///
 /// # Errors
-/// Why the file is of no use.
-pub fn load(path: &Path) -> Result<Option<Saved>, Unusable> {
+/// Why the file is of no use, in words.
+pub fn load(path: &Path) -> Result<Option<Saved>, String> {
     match read(path) {
-        Ok(text) => {
-            Saved::parse(&text).map(Some).map_err(|why| Unusable { why: why.to_string(), is_ours: true })
-        }
+        Ok(text) => Saved::parse(&text).map(Some).map_err(|why| why.to_string()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Unusable { why: e.to_string(), is_ours: e.kind() == io::ErrorKind::InvalidData }),
+        Err(e) => Err(e.to_string()),
     }
-}
-
-/// Why a state file is of no use.
-#[derive(Debug)]
-pub struct Unusable {
-    /// In words.
-    pub why: String,
-    /// It could be read, but not understood.
-    is_ours: bool,
 }
 
 /// The same for a run that goes on to write the file: what cannot be used is set aside and named in the log.
 pub fn load_or_set_aside(path: &Path) -> Option<Saved> {
-    let Unusable { why, is_ours } = match load(path) {
+    let why = match load(path) {
         Ok(saved) => return saved,
-        Err(unusable) => unusable,
+        Err(why) => why,
     };
     let shown = path.display();
-    if !is_ours {
+    // A directory, say, that somebody has named by mistake.
+    if !path.is_file() {
         log::warn!("state file {shown}: {why}; starting without what it knows");
         return None;
     }

@@ -325,8 +325,9 @@ fn what_is_known_is_written_before_the_last_streams_end() {
     let proxy = config().start();
     let mut stream = proxy.stream(STREAM_HELLO);
     assert_eq!(stream.next_event().and_then(|e| e.content()).as_deref(), Some("Hel"));
+    let lines = proxy.log_lines();
     proxy.stop();
-    proxy.wait_for_log(0, |line| line.contains("state file") && line.contains("written"));
+    proxy.wait_for_log(lines, |line| line.contains("state file") && line.contains("written"));
     // Killed.
     drop(proxy);
     assert_eq!(config().start().chat(HELLO).status(), 503);
