@@ -126,8 +126,8 @@ pub const LAST_RESORT_GAP: Duration = Duration::from_millis(100);
 /// How often a request that waits for another's probe looks again.
 pub const PROBE_STEP: Duration = Duration::from_millis(50);
 /// How often one request, held for a stated reset, asks again where it was refused already. Each time is the provider's
-/// own, and the wait has its limit anyway: this is for one that says "in a moment" for ever.
-pub const HELD_RETRIES_MAX: usize = 8;
+/// own, the others wait meanwhile, and the wait has its limit anyway: this is for one that says "in a moment" for ever.
+pub const HELD_RETRIES_MAX: usize = 20;
 
 // --- State file ---------------------------------------------------------------------------------------------
 

@@ -328,6 +328,10 @@ impl Keeper {
     async fn keep(&mut self, shared: &Shared) {
         let state = shared.state();
         let Some(path) = state_path(&state.config) else { return };
+        if self.last.is_none() {
+            // What an earlier run has left need not be written again.
+            self.last = state_file::load(&path).ok().flatten();
+        }
         let saved = state.save();
         if self.last.as_ref().is_some_and(|last| last.says_the_same(&saved)) {
             return;
