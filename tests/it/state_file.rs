@@ -323,11 +323,14 @@ fn what_is_known_is_written_before_the_last_streams_end() {
     let upstream = Upstream::replies([status(200).stream_head().event(&say).stall()]);
     let config = || keeping(Config::new().backend(limited(&upstream, "rpd: 1")), &path).top("max_wait: 0");
     let proxy = config().start();
+    let is_written = |line: &str| line.contains("state file") && line.contains("written");
+    // That of the start.
+    proxy.wait_for_log(0, is_written);
     let mut stream = proxy.stream(STREAM_HELLO);
     assert_eq!(stream.next_event().and_then(|e| e.content()).as_deref(), Some("Hel"));
     let lines = proxy.log_lines();
     proxy.stop();
-    proxy.wait_for_log(lines, |line| line.contains("state file") && line.contains("written"));
+    proxy.wait_for_log(lines, is_written);
     // Killed.
     drop(proxy);
     assert_eq!(config().start().chat(HELLO).status(), 503);
