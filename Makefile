@@ -35,7 +35,7 @@ STATIC := $(TARGET_DIR)/$(STATIC_TARGET)/release/$(NAME)
 # `make dist` packs these; rustup has no standard library for MIPS, static.sh builds one.
 DIST_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf \
 	arm-unknown-linux-musleabihf i686-unknown-linux-musl riscv64gc-unknown-linux-musl \
-	$(if $(STATIC_SH),mipsel-unknown-linux-musl mips-unknown-linux-musl)
+	$(if $(STATIC_SH),)
 DIST := $(TARGET_DIR)/dist
 VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 COMMIT_TIME = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
