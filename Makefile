@@ -32,10 +32,9 @@ BENCH_ARGS ?=
 STATIC_TARGET ?= x86_64-unknown-linux-musl
 STATIC_SH ?= $(wildcard ../shared/toolchain/static.sh)
 STATIC := $(TARGET_DIR)/$(STATIC_TARGET)/release/$(NAME)
-# `make dist` packs these; rustup has no standard library for MIPS, static.sh builds one.
+# `make dist` packs these. Why not MIPS: docs/footprint.md.
 DIST_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf \
-	arm-unknown-linux-musleabihf i686-unknown-linux-musl riscv64gc-unknown-linux-musl \
-	$(if $(STATIC_SH),)
+	arm-unknown-linux-musleabihf i686-unknown-linux-musl riscv64gc-unknown-linux-musl
 DIST := $(TARGET_DIR)/dist
 VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 COMMIT_TIME = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
