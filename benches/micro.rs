@@ -17,7 +17,7 @@ use ai_free_swap::http::head::HeadScan;
 use ai_free_swap::http::sse::{SseParser, push_event};
 use ai_free_swap::provider::Limits;
 use ai_free_swap::provider::quirks::Quirks;
-use ai_free_swap::provider::ratelimit::told;
+use ai_free_swap::provider::ratelimit::{Span, Told, Unit, told};
 use ai_free_swap::route::Now;
 use ai_free_swap::route::fit::Demand;
 use ai_free_swap::route::ledger::{Ledger, Member, Scopes, Spent};
@@ -275,8 +275,13 @@ fn route(bench: &Bench) {
     let members = (0..100_u64).map(|n| {
         let model = format!("m{}", n % 7);
         let scopes = Scopes::new([1, 2], "groq", "https://api.groq.com", n % 10, None, &model);
-        let limits =
-            Limits { rpm: Some(30), rpd: Some(1000), tpm: Some(8000), tpd: None, concurrency: Some(9) };
+        let limits = Limits {
+            rpm: Some(90),
+            rpd: Some(1_000_000),
+            tpm: Some(80_000),
+            tpd: None,
+            concurrency: Some(9),
+        };
         Member { limits, ..Member::new(scopes) }
     });
     let mut ledger = Ledger::new(Now { mono: start, wall }, members);
@@ -286,6 +291,11 @@ fn route(bench: &Bench) {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut now = start;
     let demand = Demand { tokens: 500, ..Demand::default() };
+    let fact = |unit, span, limit, reset| {
+        let (limit, remaining, reset) = (Some(limit), Some(limit / 2), Some(Duration::from_secs(reset)));
+        Told { unit, span, limit, remaining, reset }
+    };
+    let facts = [fact(Unit::Requests, Span::Day, 100_000, 86), fact(Unit::Tokens, Span::Minute, 80_000, 8)];
     bench.run("route: plan, reserve, settle of 100 backends", 0, 1, || {
         // 25 a second over all of them: the windows are in use.
         now += Duration::from_millis(40);
@@ -296,6 +306,7 @@ fn route(bench: &Bench) {
         plan::order(&mut order, &mut rng);
         let mut walk = Walk::new(&order, &ledger, 500, 1, now, Duration::from_secs(20));
         let plan::Step::Try(ticket) = walk.next(&mut ledger, now) else { panic!("somebody is free") };
+        ledger.told(ticket, &facts, now);
         ledger.success(ticket);
         ledger.end(ticket, Spent::Tokens(100));
     });
