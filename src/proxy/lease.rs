@@ -51,7 +51,7 @@ impl<'a> Lease<'a> {
     }
 
     /// It has failed, before or after the first content.
-    pub fn failed(&mut self, id: &str, verdict: &Verdict) {
+    pub fn failed(&self, id: &str, verdict: &Verdict) {
         let state = self.state;
         let name = state.upstreams.get(self.ticket.backend).map_or("?", |upstream| &upstream.name);
         if verdict.class.is_clients() {

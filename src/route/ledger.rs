@@ -46,7 +46,7 @@ impl Member {
 pub enum Standing {
     /// Yes.
     Open,
-    /// It rested by our guess, and that is over: one may try.
+    /// It rested by our guess or for a limit, and that is over: one may try.
     HalfOpen,
     /// The same, and somebody is trying right now.
     Probing,
