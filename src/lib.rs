@@ -17,6 +17,7 @@ pub mod net;
 pub mod notify;
 pub mod provider;
 pub mod proxy;
+pub mod renew;
 pub mod respond;
 pub mod route;
 pub mod secret;

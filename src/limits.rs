@@ -83,6 +83,10 @@ pub const SUMMARY_TIME: Duration = Duration::from_secs(60 * 60);
 pub const ADDRESS_RACE_TIME: Duration = Duration::from_millis(250);
 /// After SIGTERM, for what runs to end.
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// Times in a row that a panic may start the program anew: more would be a loop.
+pub const RENEWALS_MAX: u32 = 5;
+/// A panic this long after the last one is no loop.
+pub const RENEWAL_GAP: Duration = Duration::from_secs(60);
 /// For `ai-free-swap health` to hear from the program: below the 3 s that container platforms commonly give a probe.
 pub const HEALTH_TIME: Duration = Duration::from_secs(2);
 /// For the service manager to take one message.

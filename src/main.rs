@@ -15,7 +15,7 @@ use ai_free_swap::proxy::upstream::{Trust, Via};
 use ai_free_swap::route::saved::Saved;
 use ai_free_swap::server::{Listener, Shared, accept_all, accept_waiting};
 use ai_free_swap::stderr::Patient;
-use ai_free_swap::{check, explain, health, net, state_file};
+use ai_free_swap::{check, explain, health, net, renew, state_file};
 use async_signal::{Signal, Signals};
 use futures_lite::{FutureExt, StreamExt, future};
 use smol::Executor;
@@ -197,6 +197,7 @@ fn run_health(args: &Args) -> Result<ExitCode, String> {
 
 fn serve(args: &Args) -> Result<ExitCode, String> {
     start_logging(args);
+    renew::on_panic();
     let descriptors = net::raise_descriptor_limit();
     let state = Arc::new(load_state(args, None, state_file::load_or_set_aside)?);
     let listeners = Listener::open(&state.config.server)?;

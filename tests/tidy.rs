@@ -148,7 +148,7 @@ fn the_cores_have_neither_clock_nor_dice_nor_sockets() {
 /// Server and proxy both write through `respond`.
 #[test]
 fn parts_know_only_what_is_below_them() {
-    let table: [(&str, &[&str]); 20] = [
+    let table: [(&str, &[&str]); 21] = [
         ("limits", &[]),
         ("secret", &[]),
         ("stderr", &[]),
@@ -158,6 +158,7 @@ fn parts_know_only_what_is_below_them() {
         ("cli", &["dialect"]),
         ("health", &["config"]),
         ("notify", &[]),
+        ("renew", &[]),
         ("http", &[]),
         ("dialect", &["provider"]),
         ("provider", &[]),

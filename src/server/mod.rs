@@ -14,14 +14,12 @@ use crate::proxy::State;
 use async_io::Async;
 use budget::Budget;
 use connections::Connections;
-use futures_lite::FutureExt;
 use futures_lite::future::poll_once;
 use smol::Executor;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -191,8 +189,7 @@ pub async fn accept_waiting(shared: &Arc<Shared>, listener: &Listener, executor:
 
 fn begin(shared: &Arc<Shared>, io: Plain, executor: &'static Executor<'static>) {
     let slot = shared.connections.open();
-    let work = connection::serve(Arc::clone(shared), slot, io);
-    executor.spawn(unharmed(work)).detach();
+    executor.spawn(connection::serve(Arc::clone(shared), slot, io)).detach();
 }
 
 /// The peer gave up before it was accepted.
@@ -201,11 +198,4 @@ fn is_peer_fault(e: &io::Error) -> bool {
         e.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
-}
-
-/// A panic inside one connection ends that connection only.
-async fn unharmed(work: impl Future<Output = ()>) {
-    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-        log::error!("a connection was ended by a defect in this program; please report what stands above");
-    }
 }
