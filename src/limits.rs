@@ -230,6 +230,10 @@ pub const TOOL_NAME_BYTES_MAX: usize = 64;
 /// Nesting of what is read of a request by name. What is only passed on may be nested as deep as it likes.
 pub const REQUEST_DEPTH_MAX: usize = 128;
 
+/// JSON values in what is read of a request: lists of small ones take tens of times their bytes in memory. The longest
+/// conversations have some ten thousand.
+pub const REQUEST_VALUES_MAX: usize = 256 * 1024;
+
 /// Thought signatures remembered: those of the agents' last calls.
 pub const SIGNATURES_MAX: usize = 4096;
 /// All of them together, with their ids.

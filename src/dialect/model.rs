@@ -4,7 +4,6 @@
 //! possible, and everything that is JSON by itself (schemas, arguments) stays the text it was.
 
 pub use super::text::Text;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -35,11 +34,11 @@ pub struct Request<'a> {
     /// Output limit in tokens, reasoning included.
     pub max_tokens: Option<u64>,
     /// As the client wrote the number.
-    pub temperature: Option<&'a RawValue>,
+    pub temperature: Option<&'a str>,
     /// As the client wrote the number.
-    pub top_p: Option<&'a RawValue>,
+    pub top_p: Option<&'a str>,
     /// As the client wrote the number.
-    pub top_k: Option<&'a RawValue>,
+    pub top_k: Option<&'a str>,
     /// Stop sequences.
     pub stop: Vec<Cow<'a, str>>,
     /// How much to think.
@@ -54,7 +53,7 @@ pub struct Request<'a> {
     pub include_usage: bool,
     /// Chat parameters without a counterpart in the other protocols (`seed`, penalties, `logit_bias`, `n`, …), as
     /// key and value: a chat writer sends them, others name them as dropped.
-    pub chat_only: Vec<(&'static str, &'a RawValue)>,
+    pub chat_only: Vec<(&'static str, &'a str)>,
     /// What no target can say, by name, for one debug line.
     pub dropped: Vec<String>,
 }

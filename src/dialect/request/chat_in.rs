@@ -2,13 +2,12 @@
 
 use super::super::error::ApiError;
 use super::super::model::{Format, Part, Request, Role, Text, Tool, ToolChoice, ToolKind};
-use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts};
+use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, object};
+use super::parse::Members;
 use super::parts::{call_arguments, effort, file, left_out, schema, source};
 use super::tools::{Names, custom, custom_arguments, keep, settle};
 use super::turns::Turns;
 use super::{Read, note};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Parameters that only chat endpoints know: OpenAI's own first, then those of other vendors.
@@ -51,130 +50,140 @@ const CHAT_ONLY: &[&str] = &[
     "tool_stream",
 ];
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Message<'a> {
-    role: Field<Cow<'a, str>>,
-    content: Field<Content<'a, Block<'a>>>,
-    tool_calls: Field<List<Call<'a>>>,
-    tool_call_id: Field<Cow<'a, str>>,
-    function_call: Field<Object<Function<'a>>>,
-    refusal: Field<Text<'a>>,
-    reasoning_content: Field<Cow<'a, str>>,
-    reasoning: Field<Cow<'a, str>>,
-    name: Option<&'a RawValue>,
+/// The values that are read, so that one pass finds all there is in them.
+const LOOKED_INTO: &[&str] = &[
+    "messages",
+    "content",
+    "tool_calls",
+    "function",
+    "custom",
+    "image_url",
+    "file",
+    "extra_content",
+    "google",
+    "tools",
+    "format",
+    "grammar",
+];
+
+object! {
+    struct Message<'a> {
+        role: Field<Cow<'a, str>>,
+        content: Field<Content<'a, Block<'a>>>,
+        tool_calls: Field<List<'a, Call<'a>>>,
+        tool_call_id: Field<Cow<'a, str>>,
+        function_call: Field<Object<Function<'a>>>,
+        refusal: Field<Text<'a>>,
+        reasoning_content: Field<Cow<'a, str>>,
+        reasoning: Field<Cow<'a, str>>,
+        name: Option<&'a str>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Block<'a> {
-    r#type: Field<Cow<'a, str>>,
-    text: Field<Text<'a>>,
-    refusal: Field<Text<'a>>,
-    image_url: Field<TextOr<'a, ImageUrl<'a>>>,
-    file: Field<Object<File<'a>>>,
+object! {
+    struct Block<'a> {
+        r#type: Field<Cow<'a, str>>,
+        text: Field<Text<'a>>,
+        refusal: Field<Text<'a>>,
+        image_url: Field<TextOr<'a, ImageUrl<'a>>>,
+        file: Field<Object<File<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ImageUrl<'a> {
-    url: Field<Cow<'a, str>>,
-    detail: Option<&'a RawValue>,
+object! {
+    struct ImageUrl<'a> {
+        url: Field<Cow<'a, str>>,
+        detail: Option<&'a str>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct File<'a> {
-    file_data: Field<Cow<'a, str>>,
-    filename: Field<Cow<'a, str>>,
+object! {
+    struct File<'a> {
+        file_data: Field<Cow<'a, str>>,
+        filename: Field<Cow<'a, str>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Call<'a> {
-    id: Field<Cow<'a, str>>,
-    r#type: Field<Cow<'a, str>>,
-    function: Field<Object<Function<'a>>>,
-    custom: Field<Object<Function<'a>>>,
-    extra_content: Field<Object<Extra<'a>>>,
+object! {
+    struct Call<'a> {
+        id: Field<Cow<'a, str>>,
+        r#type: Field<Cow<'a, str>>,
+        function: Field<Object<Function<'a>>>,
+        custom: Field<Object<Function<'a>>>,
+        extra_content: Field<Object<Extra<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Extra<'a> {
-    google: Field<Object<Google<'a>>>,
+object! {
+    struct Extra<'a> {
+        google: Field<Object<Google<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Google<'a> {
-    thought_signature: Field<Cow<'a, str>>,
+object! {
+    struct Google<'a> {
+        thought_signature: Field<Cow<'a, str>>,
+    }
 }
 
-/// A function as it is defined, called or chosen, and the same for custom tools.
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Function<'a> {
-    name: Field<Cow<'a, str>>,
-    description: Field<Text<'a>>,
-    parameters: Option<&'a RawValue>,
-    strict: Field<bool>,
-    arguments: Option<&'a RawValue>,
-    input: Field<Cow<'a, str>>,
-    format: Field<Object<ToolFormat<'a>>>,
+object! {
+    /// A function as it is defined, called or chosen, and the same for custom tools.
+    struct Function<'a> {
+        name: Field<Cow<'a, str>>,
+        description: Field<Text<'a>>,
+        parameters: Option<&'a str>,
+        strict: Field<bool>,
+        arguments: Option<&'a str>,
+        input: Field<Cow<'a, str>>,
+        format: Field<Object<ToolFormat<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ToolFormat<'a> {
-    grammar: Field<Object<Grammar<'a>>>,
+object! {
+    struct ToolFormat<'a> {
+        grammar: Field<Object<Grammar<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Grammar<'a> {
-    syntax: Field<Cow<'a, str>>,
-    definition: Field<Cow<'a, str>>,
+object! {
+    struct Grammar<'a> {
+        syntax: Field<Cow<'a, str>>,
+        definition: Field<Cow<'a, str>>,
+    }
 }
 
-/// A tool's definition, and a choice of one.
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ToolDef<'a> {
-    r#type: Field<Cow<'a, str>>,
-    function: Field<Object<Function<'a>>>,
-    custom: Field<Object<Function<'a>>>,
-    allowed_tools: Field<Object<Allowed<'a>>>,
-    /// The choice of the old form.
-    name: Field<Cow<'a, str>>,
+object! {
+    /// A tool's definition, and a choice of one.
+    struct ToolDef<'a> {
+        r#type: Field<Cow<'a, str>>,
+        function: Field<Object<Function<'a>>>,
+        custom: Field<Object<Function<'a>>>,
+        allowed_tools: Field<Object<Allowed<'a>>>,
+        /// The choice of the old form.
+        name: Field<Cow<'a, str>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Allowed<'a> {
-    mode: Field<Cow<'a, str>>,
-    tools: Field<List<ToolDef<'a>>>,
+object! {
+    struct Allowed<'a> {
+        mode: Field<Cow<'a, str>>,
+        tools: Field<List<'a, ToolDef<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ResponseFormat<'a> {
-    r#type: Field<Cow<'a, str>>,
-    json_schema: Field<Object<JsonSchema<'a>>>,
+object! {
+    struct ResponseFormat<'a> {
+        r#type: Field<Cow<'a, str>>,
+        json_schema: Field<Object<JsonSchema<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct JsonSchema<'a> {
-    name: Field<Cow<'a, str>>,
-    schema: Option<&'a RawValue>,
-    strict: Field<bool>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct StreamOptions {
-    include_usage: Field<bool>,
+object! {
+    struct JsonSchema<'a> {
+        name: Field<Cow<'a, str>>,
+        schema: Option<&'a str>,
+        strict: Field<bool>,
+    }
 }
 
 /// Reads a request body.
@@ -182,25 +191,25 @@ struct StreamOptions {
 /// # Errors
 /// 400, naming the field, if the body is not JSON, a field has the wrong type, or one that must be there is missing.
 pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
-    let mut body: Body<'_, List<Message<'_>>, ToolDef<'_>> = Body::read(body, "messages")?;
+    let mut body = Body::read(body, LOOKED_INTO)?;
     let mut request = Request { model: body.model()?, ..Request::default() };
     let mut names = Names::default();
-    let tools = std::mem::take(&mut body.tools).opt(&Path::Top("tools"))?.unwrap_or_default();
+    let tools = body.take("tools")?.unwrap_or_default();
     read_tools(tools, &mut request, &mut names)?;
-    let functions: List<Function<'_>> = body.take("functions")?.unwrap_or_default();
-    for (at, function) in functions.into_iter().enumerate() {
+    let functions: List<'_, Function<'_>> = body.take("functions")?.unwrap_or_default();
+    for (at, function) in functions.each() {
         let path = Path::Top("functions");
         let path = path.at(at);
         let Object(function) = function.need(&path)?;
         define(function, &path, &mut request, &mut names)?;
     }
     let messages_path = Path::Top("messages");
-    let messages = std::mem::take(&mut body.turns).need(&messages_path)?;
+    let messages: List<'_, Message<'_>> = body.field("messages").need(&messages_path)?;
     if messages.is_empty() {
         return Err(messages_path.error("is empty; it must hold at least one message"));
     }
     let mut turns = Turns::default();
-    for (at, message) in messages.into_iter().enumerate() {
+    for (at, message) in messages.each() {
         let path = messages_path.at(at);
         let Object(message) = message.need(&path)?;
         read_message(message, &path, &mut request, &mut turns, &mut names)?;
@@ -216,12 +225,12 @@ pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
 }
 
 fn read_tools<'a>(
-    tools: List<ToolDef<'a>>,
+    tools: List<'a, ToolDef<'a>>,
     request: &mut Request<'a>,
     names: &mut Names<'a>,
 ) -> Result<(), ApiError> {
     let list = Path::Top("tools");
-    for (at, tool) in tools.into_iter().enumerate() {
+    for (at, tool) in tools.each() {
         let path = list.at(at);
         let Object(tool) = tool.need(&path)?;
         let kind = tool.r#type.opt(&path.key("type"))?;
@@ -345,7 +354,7 @@ fn read_assistant<'a>(
         turns.push(Role::Assistant, Part::Refusal(refusal));
     }
     let calls_path = path.key("tool_calls");
-    for (at, call) in message.tool_calls.opt(&calls_path)?.unwrap_or_default().into_iter().enumerate() {
+    for (at, call) in message.tool_calls.opt(&calls_path)?.unwrap_or_default().each() {
         let path = calls_path.at(at);
         let Object(call) = call.need(&path)?;
         let id = call.id.opt(&path.key("id"))?;
@@ -383,7 +392,7 @@ fn read_content<'a>(
         Content::Parts(blocks) => blocks,
     };
     let mut parts = Vec::with_capacity(blocks.len());
-    for (at, block) in blocks.into_iter().enumerate() {
+    for (at, block) in blocks.each() {
         let path = path.at(at);
         let Object(block) = block.need(&path)?;
         let kind = block.r#type.need(&path.key("type"))?;
@@ -395,7 +404,7 @@ fn read_content<'a>(
                 let url = match block.image_url.need(&path)? {
                     TextOr::Text(url) => url,
                     TextOr::Object(image) => {
-                        if image.detail.is_some_and(|detail| !matches!(detail.get(), "null" | "\"auto\"")) {
+                        if image.detail.is_some_and(|detail| !matches!(detail, "\"auto\"")) {
                             note(dropped, "image_url.detail");
                         }
                         image.url.need(&path.key("url"))?
@@ -419,10 +428,8 @@ fn read_content<'a>(
     Ok(parts)
 }
 
-type ChatBody<'a> = Body<'a, List<Message<'a>>, ToolDef<'a>>;
-
 fn read_choice<'a>(
-    body: &mut ChatBody<'a>,
+    body: &mut Body<'a>,
     request: &mut Request<'a>,
     names: &Names<'a>,
 ) -> Result<(), ApiError> {
@@ -447,7 +454,7 @@ fn read_choice<'a>(
                 let mode = allowed.mode.opt(&mode_path)?.unwrap_or("auto".into());
                 let list = path.key("tools");
                 let mut kept = Vec::new();
-                for (at, tool) in allowed.tools.need(&list)?.into_iter().enumerate() {
+                for (at, tool) in allowed.tools.need(&list)?.each() {
                     let path = list.at(at);
                     let Object(tool) = tool.need(&path)?;
                     let function =
@@ -490,7 +497,7 @@ fn chosen<'a>(
     Ok(names.chosen(None, function.name.need(&path.key("name"))?))
 }
 
-fn read_parameters<'a>(body: &mut ChatBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+fn read_parameters<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
     let older = body.whole("max_tokens")?;
     request.max_tokens = body.whole("max_completion_tokens")?.or(older);
     request.temperature = body.number("temperature")?;
@@ -505,10 +512,11 @@ fn read_parameters<'a>(body: &mut ChatBody<'a>, request: &mut Request<'a>) -> Re
     }
     read_format(body, request)?;
     request.stream = body.take("stream")?.unwrap_or(false);
-    let options: Option<Object<StreamOptions>> = body.take("stream_options")?;
-    if let (true, Some(Object(options))) = (request.stream, options) {
+    let options: Option<Object<Members<'a>>> = body.take("stream_options")?;
+    if let (true, Some(Object(mut options))) = (request.stream, options) {
         let path = Path::Top("stream_options");
-        request.include_usage = options.include_usage.opt(&path.key("include_usage"))?.unwrap_or(false);
+        request.include_usage =
+            Field::of(options.take("include_usage")).opt(&path.key("include_usage"))?.unwrap_or(false);
     }
     request.user = body.take("user")?;
     if request.user.is_none() {
@@ -520,7 +528,7 @@ fn read_parameters<'a>(body: &mut ChatBody<'a>, request: &mut Request<'a>) -> Re
     Ok(())
 }
 
-fn read_format<'a>(body: &mut ChatBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+fn read_format<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
     let path = Path::Top("response_format");
     let format: Option<Object<ResponseFormat<'a>>> = body.take("response_format")?;
     let Some(Object(format)) = format else { return Ok(()) };

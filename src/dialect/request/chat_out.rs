@@ -362,13 +362,13 @@ impl<'w> Writer<'w> {
             };
             if name == "top_k" && !quirks.top_k {
                 note(self.dropped, name);
-            } else if let Some(nearest) = bounds.and_then(|bounds| nearest(value.get(), bounds)) {
+            } else if let Some(nearest) = bounds.and_then(|bounds| nearest(value, bounds)) {
                 if self.takes(name) {
                     note(self.dropped, name);
                     body.raw(name, &nearest);
                 }
             } else if self.takes(name) {
-                body.raw(name, value.get());
+                body.raw(name, value);
             }
         }
         self.stop(body, &request.stop);
@@ -383,7 +383,7 @@ impl<'w> Writer<'w> {
         }
         for (name, value) in &request.chat_only {
             if *name == "n" && !self.quirks.n {
-                if value.get() != "1" {
+                if *value != "1" {
                     note(self.dropped, "n");
                 }
                 continue;
@@ -391,7 +391,7 @@ impl<'w> Writer<'w> {
             let new = quirks.renamed.iter().find(|(old, _)| old == name).map_or(*name, |(_, new)| &**new);
             let is_there = |name: &str| request.chat_only.iter().any(|(other, _)| *other == name);
             if self.takes(name) && (new == *name || !is_there(new)) {
-                body.named(new, value.get());
+                body.named(new, value);
             }
         }
         if request.stream {

@@ -4,103 +4,102 @@ use super::super::error::ApiError;
 use super::super::model::{
     Effort, Format, Part, Reasoning, Request, Role, Source, Text, Tool, ToolChoice, ToolKind,
 };
-use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, whole};
+use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, object, whole};
 use super::json::compact;
 use super::parts::{effort, left_out, schema, source};
 use super::tools::{Names, settle};
 use super::turns::Turns;
 use super::{Read, note};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Claude Code's first system block: noise that can change with every request and would spoil prompt caches.
 pub const BILLING: &str = "x-anthropic-billing-header:";
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Message<'a> {
-    role: Field<Cow<'a, str>>,
-    content: Field<Content<'a, Block<'a>>>,
+/// The values that are read, so that one pass finds all there is in them.
+const LOOKED_INTO: &[&str] = &["messages", "content", "source", "tools", "system"];
+
+object! {
+    struct Message<'a> {
+        role: Field<Cow<'a, str>>,
+        content: Field<Content<'a, Block<'a>>>,
+    }
 }
 
-/// Any content block: the fields of all kinds; which of them must be there depends on `type`.
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Block<'a> {
-    r#type: Field<Cow<'a, str>>,
-    text: Field<Text<'a>>,
-    /// An object, or the address of a search result.
-    source: Field<TextOr<'a, BlockSource<'a>>>,
-    title: Field<Cow<'a, str>>,
-    context: Field<Cow<'a, str>>,
-    id: Field<Cow<'a, str>>,
-    name: Field<Cow<'a, str>>,
-    input: Option<&'a RawValue>,
-    tool_use_id: Field<Cow<'a, str>>,
-    content: Field<Content<'a, Block<'a>>>,
-    is_error: Field<bool>,
-    thinking: Field<Cow<'a, str>>,
-    signature: Field<Cow<'a, str>>,
-    data: Field<Cow<'a, str>>,
+object! {
+    /// Any content block: the fields of all kinds; which of them must be there depends on `type`.
+    struct Block<'a> {
+        r#type: Field<Cow<'a, str>>,
+        text: Field<Text<'a>>,
+        /// An object, or the address of a search result.
+        source: Field<TextOr<'a, BlockSource<'a>>>,
+        title: Field<Cow<'a, str>>,
+        context: Field<Cow<'a, str>>,
+        id: Field<Cow<'a, str>>,
+        name: Field<Cow<'a, str>>,
+        input: Option<&'a str>,
+        tool_use_id: Field<Cow<'a, str>>,
+        content: Field<Content<'a, Block<'a>>>,
+        is_error: Field<bool>,
+        thinking: Field<Cow<'a, str>>,
+        signature: Field<Cow<'a, str>>,
+        data: Field<Cow<'a, str>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct BlockSource<'a> {
-    r#type: Field<Cow<'a, str>>,
-    media_type: Field<Cow<'a, str>>,
-    data: Field<Cow<'a, str>>,
-    url: Field<Cow<'a, str>>,
-    content: Field<Content<'a, Block<'a>>>,
+object! {
+    struct BlockSource<'a> {
+        r#type: Field<Cow<'a, str>>,
+        media_type: Field<Cow<'a, str>>,
+        data: Field<Cow<'a, str>>,
+        url: Field<Cow<'a, str>>,
+        content: Field<Content<'a, Block<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ToolDef<'a> {
-    r#type: Field<Cow<'a, str>>,
-    name: Field<Cow<'a, str>>,
-    description: Field<Text<'a>>,
-    input_schema: Option<&'a RawValue>,
-    strict: Field<bool>,
+object! {
+    struct ToolDef<'a> {
+        r#type: Field<Cow<'a, str>>,
+        name: Field<Cow<'a, str>>,
+        description: Field<Text<'a>>,
+        input_schema: Option<&'a str>,
+        strict: Field<bool>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Choice<'a> {
-    r#type: Field<Cow<'a, str>>,
-    name: Field<Cow<'a, str>>,
-    disable_parallel_tool_use: Field<bool>,
+object! {
+    struct Choice<'a> {
+        r#type: Field<Cow<'a, str>>,
+        name: Field<Cow<'a, str>>,
+        disable_parallel_tool_use: Field<bool>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Thinking<'a> {
-    r#type: Field<Cow<'a, str>>,
-    budget_tokens: Option<&'a RawValue>,
+object! {
+    struct Thinking<'a> {
+        r#type: Field<Cow<'a, str>>,
+        budget_tokens: Option<&'a str>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct OutputConfig<'a> {
-    effort: Field<Cow<'a, str>>,
-    format: Field<Object<OutputFormat<'a>>>,
+object! {
+    struct OutputConfig<'a> {
+        effort: Field<Cow<'a, str>>,
+        format: Field<Object<OutputFormat<'a>>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct OutputFormat<'a> {
-    r#type: Field<Cow<'a, str>>,
-    schema: Option<&'a RawValue>,
+object! {
+    struct OutputFormat<'a> {
+        r#type: Field<Cow<'a, str>>,
+        schema: Option<&'a str>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Metadata<'a> {
-    user_id: Field<Cow<'a, str>>,
+object! {
+    struct Metadata<'a> {
+        user_id: Field<Cow<'a, str>>,
+    }
 }
-
-type MessagesBody<'a> = Body<'a, List<Message<'a>>, ToolDef<'a>>;
 
 /// Reads a request body. A missing `max_tokens` is let through: token counts come without it, and only Anthropic
 /// insists.
@@ -108,10 +107,10 @@ type MessagesBody<'a> = Body<'a, List<Message<'a>>, ToolDef<'a>>;
 /// # Errors
 /// 400, naming the field, if the body is not JSON, a field has the wrong type, or one that must be there is missing.
 pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
-    let mut body: MessagesBody<'_> = Body::read(body, "messages")?;
+    let mut body = Body::read(body, LOOKED_INTO)?;
     let mut request = Request { model: body.model()?, ..Request::default() };
     let mut names = Names::default();
-    let tools = std::mem::take(&mut body.tools).opt(&Path::Top("tools"))?.unwrap_or_default();
+    let tools = body.take("tools")?.unwrap_or_default();
     read_tools(tools, &mut request, &mut names)?;
     let system: Option<Content<'_, Block<'_>>> = body.take("system")?;
     if let Some(system) = system {
@@ -119,12 +118,12 @@ pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
         request.system = parts.into_iter().filter(|text| !text.starts_with(BILLING)).collect();
     }
     let messages_path = Path::Top("messages");
-    let messages = std::mem::take(&mut body.turns).need(&messages_path)?;
+    let messages: List<'_, Message<'_>> = body.field("messages").need(&messages_path)?;
     if messages.is_empty() {
         return Err(messages_path.error("is empty; it must hold at least one message"));
     }
     let mut turns = Turns::default();
-    for (at, message) in messages.into_iter().enumerate() {
+    for (at, message) in messages.each() {
         let path = messages_path.at(at);
         let Object(message) = message.need(&path)?;
         read_message(message, &path, &mut request, &mut turns, &mut names)?;
@@ -143,12 +142,12 @@ pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
 }
 
 fn read_tools<'a>(
-    tools: List<ToolDef<'a>>,
+    tools: List<'a, ToolDef<'a>>,
     request: &mut Request<'a>,
     names: &mut Names<'a>,
 ) -> Result<(), ApiError> {
     let list = Path::Top("tools");
-    for (at, tool) in tools.into_iter().enumerate() {
+    for (at, tool) in tools.each() {
         let path = list.at(at);
         let Object(tool) = tool.need(&path)?;
         // Server tools run at Anthropic, and what their clients run (`bash_…`) has no schema to show.
@@ -185,7 +184,7 @@ fn texts<'a>(
         Content::Parts(blocks) => blocks,
     };
     let mut out = Vec::with_capacity(blocks.len());
-    for (at, block) in blocks.into_iter().enumerate() {
+    for (at, block) in blocks.each() {
         let path = path.at(at);
         let Object(block) = block.need(&path)?;
         let kind = block.r#type.need(&path.key("type"))?;
@@ -228,7 +227,7 @@ fn read_message<'a>(
     match content {
         Content::Text(text) => turns.text(role, text),
         Content::Parts(blocks) => {
-            for (at, block) in blocks.into_iter().enumerate() {
+            for (at, block) in blocks.each() {
                 let path = path.at(at);
                 let Object(block) = block.need(&path)?;
                 read_block(block, role, &path, &mut request.dropped, turns, names)?;
@@ -256,7 +255,7 @@ fn read_block<'a>(
         ("tool_use", Role::Assistant) => {
             let id = block.id.need(&path.key("id"))?;
             let name = names.called(None, block.name.need(&path.key("name"))?, ToolKind::Function);
-            let input = match block.input.map(RawValue::get) {
+            let input = match block.input {
                 None => "{}".into(),
                 Some(input) if input.starts_with('{') => compact(input),
                 Some(_) => return Err(path.key("input").error("must be an object")),
@@ -272,7 +271,7 @@ fn read_block<'a>(
                 None => {}
                 Some(Content::Text(text)) => parts.push(Part::Text(text)),
                 Some(Content::Parts(blocks)) => {
-                    for (at, block) in blocks.into_iter().enumerate() {
+                    for (at, block) in blocks.each() {
                         let path = path.at(at);
                         let Object(block) = block.need(&path)?;
                         read_shown(block, &path, dropped, &mut parts)?;
@@ -338,7 +337,7 @@ fn read_shown<'a>(
                     }
                     Content::Parts(blocks) => {
                         let path = source_path.key("content");
-                        for (at, block) in blocks.into_iter().enumerate() {
+                        for (at, block) in blocks.each() {
                             let path = path.at(at);
                             read_shown(block.need(&path)?.0, &path, dropped, out)?;
                         }
@@ -412,7 +411,7 @@ fn read_source<'a>(
 }
 
 fn read_choice<'a>(
-    body: &mut MessagesBody<'a>,
+    body: &mut Body<'a>,
     request: &mut Request<'a>,
     names: &Names<'a>,
 ) -> Result<(), ApiError> {
@@ -432,7 +431,7 @@ fn read_choice<'a>(
     Ok(())
 }
 
-fn read_parameters<'a>(body: &mut MessagesBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+fn read_parameters<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
     request.max_tokens = body.whole("max_tokens")?;
     request.temperature = body.number("temperature")?;
     request.top_p = body.number("top_p")?;
@@ -468,7 +467,7 @@ fn read_parameters<'a>(body: &mut MessagesBody<'a>, request: &mut Request<'a>) -
 }
 
 /// Translation §7. `adaptive` without an effort says nothing: every model decides by itself.
-fn read_thinking(body: &mut MessagesBody<'_>, asked: Reasoning) -> Result<Reasoning, ApiError> {
+fn read_thinking(body: &mut Body<'_>, asked: Reasoning) -> Result<Reasoning, ApiError> {
     let path = Path::Top("thinking");
     let thinking: Option<Object<Thinking<'_>>> = body.take("thinking")?;
     let Some(Object(thinking)) = thinking else { return Ok(asked) };

@@ -456,7 +456,7 @@ fn parameters(
         body.raw("stream", "true");
     }
     for (name, value) in &request.chat_only {
-        if (*name, value.get()) != ("n", "1") {
+        if (*name, *value) != ("n", "1") {
             note(dropped, name);
         }
     }
@@ -476,10 +476,10 @@ fn sampling(
         let doubled = name == "top_p" && request.temperature.is_some();
         if !knows.sampling || thinking.is_on() || doubled {
             note(dropped, name);
-        } else if name == "temperature" && value.get().parse::<f64>().is_ok_and(|value| value > 1.0) {
+        } else if name == "temperature" && value.parse::<f64>().is_ok_and(|value| value > 1.0) {
             body.raw(name, "1");
         } else {
-            body.raw(name, value.get());
+            body.raw(name, value);
         }
     }
 }

@@ -1,190 +1,244 @@
-//! JSON text for serde, on top of the scanner of `skim`: strings with escapes are not resolved but handed over as
-//! they stand. Knows no protocol.
+//! JSON text as a tree of what somebody will look into, on top of the scanner of `skim`. Knows no protocol.
 //!
-//! serde_json takes four times as long for the same: it copies every such string twice, and every value that is kept
-//! as text is walked over once more.
+//! One pass, borrowed throughout: texts stay as they stand, and what nobody has named is kept as text. serde's derived
+//! readers took a tenth of the binary for the same, and a list of structs took a hundred times the bytes of a body
+//! that was written to that end.
 
+use super::super::escape::unescape;
 use super::super::skim::{Malformed, Scan};
-use crate::limits::REQUEST_DEPTH_MAX;
-use serde::Deserializer;
-use serde::de::value::{BorrowedStrDeserializer, MapDeserializer};
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
-use serde::forward_to_deserialize_any;
-use std::fmt;
+use super::super::text::Text;
+use crate::limits::{REQUEST_DEPTH_MAX, REQUEST_VALUES_MAX};
+use std::borrow::Cow;
 
-/// Reads one value.
-pub(super) struct Parser<'de> {
-    scan: Scan<'de>,
-    depth: usize,
+/// A value, and how it stands in the body.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    raw: &'a str,
+    json: Json<'a>,
+}
+
+#[derive(Debug)]
+enum Json<'a> {
+    Null,
+    Flag(bool),
+    Number,
+    /// `true`: it has escapes.
+    Text(bool),
+    List(Vec<Node<'a>>),
+    Object(Members<'a>),
+    /// A list or an object that nobody has announced to look into.
+    Unread,
+    /// One that is nested too deeply to be looked into: readers may be recursive.
+    Deep,
+}
+
+impl<'a> Node<'a> {
+    const ABSENT: Self = Self { raw: "null", json: Json::Null };
+
+    /// `null` counts as absent: many clients send nulls for what they do not set.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.json, Json::Null)
+    }
+
+    /// As it stands in the body; `None` if it is absent.
+    pub(super) fn raw(&self) -> Option<&'a str> {
+        (!self.is_absent()).then_some(self.raw)
+    }
+
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self.json, Json::Number)
+    }
+
+    pub(super) fn flag(&self) -> Option<bool> {
+        if let Json::Flag(flag) = self.json { Some(flag) } else { None }
+    }
+
+    pub(super) fn text(&self) -> Option<Text<'a>> {
+        let Json::Text(escapes) = self.json else { return None };
+        Some(Text::of_json(inside(self.raw), escapes))
+    }
+
+    pub(super) fn list(self) -> Option<Vec<Node<'a>>> {
+        match self.read().json {
+            Json::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    pub(super) fn object(self) -> Option<Members<'a>> {
+        match self.read().json {
+            Json::Object(members) => Some(members),
+            _ => None,
+        }
+    }
+
+    /// What was kept as text, looked into after all.
+    fn read(self) -> Self {
+        if !matches!(self.json, Json::Unread) {
+            return self;
+        }
+        // It has been read over once already, so what is left to fail is a limit.
+        Parser::new(self.raw, &[]).value(true).unwrap_or(self)
+    }
+}
+
+/// A string without its quotes.
+fn inside(string: &str) -> &str {
+    string.get(1..string.len().saturating_sub(1)).unwrap_or_default()
+}
+
+/// The members of an object, in their order. Each key is there once.
+#[derive(Debug, Default)]
+pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Node<'a>)>);
+
+impl<'a> Members<'a> {
+    /// A member by name, which then counts as absent.
+    pub(super) fn take(&mut self, key: &str) -> Node<'a> {
+        match self.0.iter_mut().find(|(name, _)| name == key) {
+            Some((_, node)) => std::mem::replace(node, Node::ABSENT),
+            None => Node::ABSENT,
+        }
+    }
+
+    /// The names of those that nobody has taken.
+    pub(super) fn left(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(|(_, node)| !node.is_absent()).map(|(key, _)| key.as_ref())
+    }
+
+    /// A key that is there twice: two readers could take it to mean different things.
+    fn twice(&self) -> Option<&str> {
+        // So few can be compared one by one; in many that would take the square of their number.
+        const FEW: usize = 16;
+        let keys = || self.0.iter().map(|(key, _)| key.as_ref());
+        if self.0.len() <= FEW {
+            return keys()
+                .enumerate()
+                .find(|(at, key)| keys().take(*at).any(|other| other == *key))
+                .map(|(_, key)| key);
+        }
+        let mut sorted: Vec<&str> = keys().collect();
+        sorted.sort_unstable();
+        sorted.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first().copied())
+    }
 }
 
 /// Why a text cannot be read.
 #[derive(Debug)]
-pub(super) enum ParseError {
-    /// It is no JSON.
+pub(super) enum Unreadable {
+    /// It is no JSON: what was found or missing.
     Malformed(&'static str),
-    /// It is JSON, and wrong.
-    Wrong(String),
+    /// An object has this key twice.
+    Twice(String),
+    /// It holds more values than [`REQUEST_VALUES_MAX`].
+    TooMany,
 }
 
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(what) => f.write_str(what),
-            Self::Wrong(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for ParseError {}
-
-impl Error for ParseError {
-    fn custom<T: fmt::Display>(what: T) -> Self {
-        Self::Wrong(what.to_string())
-    }
-}
-
-impl From<&'static str> for ParseError {
+impl From<&'static str> for Unreadable {
     fn from(what: &'static str) -> Self {
         Self::Malformed(what)
     }
 }
 
-impl<'de> Parser<'de> {
-    pub(super) fn new(text: &'de str) -> Self {
-        Self { scan: Scan::new(text), depth: 0 }
+/// Reads a text that is one value. Below the top only the values of the keys in `into` are looked into at once; the
+/// others are if somebody asks.
+///
+/// # Errors
+/// What is wrong, and the first place where it is.
+pub(super) fn parse<'a>(text: &'a str, into: &[&str]) -> Result<Node<'a>, (Unreadable, Malformed)> {
+    let mut parser = Parser::new(text, into);
+    let node = parser.value(true).and_then(|node| match parser.scan.is_at_end() {
+        true => Ok(node),
+        false => Err("something follows the value".into()),
+    });
+    node.map_err(|error| (error, parser.scan.malformed("")))
+}
+
+struct Parser<'a, 'i> {
+    scan: Scan<'a>,
+    into: &'i [&'i str],
+    depth: usize,
+    values: usize,
+}
+
+type Step<T> = Result<T, Unreadable>;
+
+impl<'a, 'i> Parser<'a, 'i> {
+    fn new(text: &'a str, into: &'i [&'i str]) -> Self {
+        Self { scan: Scan::new(text), into, depth: 0, values: 0 }
     }
 
-    /// The text has to end here.
-    pub(super) fn end(&mut self) -> Result<(), ParseError> {
-        if self.scan.is_at_end() { Ok(()) } else { Err("something follows the value".into()) }
-    }
-
-    /// Where it stands now.
-    pub(super) fn place(&self) -> Malformed {
-        self.scan.malformed("")
-    }
-
-    /// The inside of the string here, and whether it has escapes.
-    fn string(&mut self) -> Result<(&'de str, bool), ParseError> {
-        let start = self.scan.at() + 1;
-        let escapes = self.scan.string("expected a string")?;
-        Ok((self.scan.span(start..self.scan.at() - 1), escapes)) // Both quotes have been seen.
-    }
-
-    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, ParseError> {
-        let start = self.scan.at();
-        self.scan.number()?;
-        let text = self.scan.span(start..self.scan.at());
-        match (text.parse::<u64>(), text.parse::<i64>()) {
-            (Ok(number), _) => visitor.visit_u64(number),
-            (_, Ok(number @ ..0)) => visitor.visit_i64(number),
-            _ => visitor.visit_f64(text.parse().map_err(|_| "malformed number")?),
+    /// The value here; `open`: a list or an object is looked into.
+    fn value(&mut self, open: bool) -> Step<Node<'a>> {
+        self.values += 1;
+        if self.values > REQUEST_VALUES_MAX {
+            return Err(Unreadable::TooMany);
         }
+        self.scan.space();
+        let start = self.scan.at();
+        let deep = self.depth >= REQUEST_DEPTH_MAX;
+        let json = match self.scan.peek() {
+            Some(b'"') => Json::Text(self.scan.string("expected a string")?),
+            Some(b'{') if open && !deep => self.nested(Self::object)?,
+            Some(b'[') if open && !deep => self.nested(Self::list)?,
+            byte => {
+                self.scan.value()?;
+                match byte {
+                    Some(b'n') => Json::Null,
+                    Some(b't') => Json::Flag(true),
+                    Some(b'f') => Json::Flag(false),
+                    Some(b'{' | b'[') if deep => Json::Deep,
+                    Some(b'{' | b'[') => Json::Unread,
+                    _ => Json::Number,
+                }
+            }
+        };
+        Ok(Node { raw: self.scan.span(start..self.scan.at()), json })
     }
 
     /// What is inside of a bracket.
-    fn inside<T>(
-        &mut self,
-        read: impl FnOnce(Elements<'_, 'de>) -> Result<T, ParseError>,
-    ) -> Result<T, ParseError> {
+    fn nested(&mut self, read: fn(&mut Self) -> Step<Json<'a>>) -> Step<Json<'a>> {
         self.depth += 1;
-        if self.depth > REQUEST_DEPTH_MAX {
-            return Err("it is nested too deeply".into());
-        }
         self.scan.skip();
-        let value = read(Elements { parser: self, first: true })?;
+        let json = read(self)?;
         self.depth -= 1;
-        Ok(value)
+        Ok(json)
     }
-}
 
-impl<'de> Deserializer<'de> for &mut Parser<'de> {
-    type Error = ParseError;
+    fn list(&mut self) -> Step<Json<'a>> {
+        let mut list = Vec::new();
+        while self.goes_on(list.is_empty(), b']', "expected `,` or `]`")? {
+            list.push(self.value(true)?);
+        }
+        Ok(Json::List(list))
+    }
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParseError> {
+    fn object(&mut self) -> Step<Json<'a>> {
+        let mut members = Members::default();
+        while self.goes_on(members.0.is_empty(), b'}', "expected `,` or `}`")? {
+            let key = self.scan.key()?;
+            let key = inside(self.scan.span(key));
+            let key = if key.contains('\\') { Cow::Owned(unescape(key)) } else { Cow::Borrowed(key) };
+            let open = self.into.contains(&&*key);
+            members.0.push((key, self.value(open)?));
+        }
+        match members.twice() {
+            Some(key) => Err(Unreadable::Twice(key.to_owned())),
+            None => Ok(Json::Object(members)),
+        }
+    }
+
+    /// Whether another one follows. If not, the bracket is behind us.
+    fn goes_on(&mut self, first: bool, bracket: u8, what: &'static str) -> Step<bool> {
         self.scan.space();
         match self.scan.peek() {
-            // As what it is inside of: only those who know that this is no text of characters can take it.
-            Some(b'"') => match self.string()? {
-                (inside, true) => visitor.visit_newtype_struct(BorrowedStrDeserializer::new(inside)),
-                (inside, false) => visitor.visit_borrowed_str(inside),
-            },
-            Some(b'{') => self.inside(|elements| visitor.visit_map(elements)),
-            Some(b'[') => self.inside(|elements| visitor.visit_seq(elements)),
-            Some(b't') => {
-                self.scan.word(b"true")?;
-                visitor.visit_bool(true)
-            }
-            Some(b'f') => {
-                self.scan.word(b"false")?;
-                visitor.visit_bool(false)
-            }
-            Some(b'n') => {
-                self.scan.word(b"null")?;
-                visitor.visit_unit()
-            }
-            Some(b'-' | b'0'..=b'9') => self.number(visitor),
-            Some(_) => Err("expected a value".into()),
-            None => Err("it ends too early".into()),
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParseError> {
-        self.scan.space();
-        if self.scan.peek() == Some(b'n') {
-            self.scan.word(b"null")?;
-            return visitor.visit_none();
-        }
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParseError> {
-        self.scan.value()?;
-        visitor.visit_unit()
-    }
-
-    /// Nothing here is one but `RawValue`, which wants its text under its own name.
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, ParseError> {
-        self.scan.space();
-        let start = self.scan.at();
-        self.scan.value()?;
-        let text = self.scan.span(start..self.scan.at());
-        let member = (BorrowedStrDeserializer::new(name), BorrowedStrDeserializer::new(text));
-        visitor.visit_map(MapDeserializer::new(std::iter::once(member)))
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct enum identifier
-    }
-}
-
-/// The elements of an array, or the members of an object.
-struct Elements<'p, 'de> {
-    parser: &'p mut Parser<'de>,
-    first: bool,
-}
-
-impl Elements<'_, '_> {
-    /// Whether another one follows. If not, the bracket is behind us.
-    fn goes_on(&mut self, bracket: u8, what: &'static str) -> Result<bool, ParseError> {
-        let scan = &mut self.parser.scan;
-        scan.space();
-        let first = std::mem::replace(&mut self.first, false);
-        match scan.peek() {
             Some(b) if b == bracket => {
-                scan.skip();
+                self.scan.skip();
                 Ok(false)
             }
             _ if first => Ok(true),
             Some(b',') => {
-                scan.skip();
-                scan.space();
+                self.scan.skip();
+                self.scan.space();
                 Ok(true)
             }
             None => Err("it ends too early".into()),
@@ -193,132 +247,45 @@ impl Elements<'_, '_> {
     }
 }
 
-impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
-    type Error = ParseError;
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, ParseError> {
-        match self.goes_on(b']', "expected `,` or `]`")? {
-            true => seed.deserialize(&mut *self.parser).map(Some),
-            false => Ok(None),
-        }
-    }
-}
-
-impl<'de> MapAccess<'de> for Elements<'_, 'de> {
-    type Error = ParseError;
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ParseError> {
-        if !self.goes_on(b'}', "expected `,` or `}`")? {
-            return Ok(None);
-        }
-        let key = self.parser.scan.key()?;
-        seed.deserialize(Key(self.parser.scan.span(key))).map(Some)
-    }
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ParseError> {
-        seed.deserialize(&mut *self.parser)
-    }
-}
-
-/// A key with its quotes.
-struct Key<'de>(&'de str);
-
-impl<'de> Deserializer<'de> for Key<'de> {
-    type Error = ParseError;
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParseError> {
-        let inside = self.0.get(1..self.0.len().saturating_sub(1)).unwrap_or_default();
-        if !inside.contains('\\') {
-            return visitor.visit_borrowed_str(inside);
-        }
-        visitor.visit_string(serde_json::from_str(self.0).map_err(ParseError::custom)?)
-    }
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, ParseError> {
-        visitor.visit_newtype_struct(self)
-    }
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
-        unit unit_struct seq tuple tuple_struct map struct enum identifier ignored_any
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::super::text::Text;
     use super::*;
-    use serde::Deserialize;
-    use serde_json::value::RawValue;
-    use serde_json::{Map, Number, Value};
+    use serde_json::{Map, Value};
 
-    /// Everything that is in a text, by the data model that readers see.
-    struct Any(Value);
-
-    impl<'de> Deserialize<'de> for Any {
-        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            struct All;
-            impl<'de> Visitor<'de> for All {
-                type Value = Any;
-                fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                    f.write_str("anything")
-                }
-                fn visit_unit<E>(self) -> Result<Any, E> {
-                    Ok(Any(Value::Null))
-                }
-                fn visit_bool<E>(self, flag: bool) -> Result<Any, E> {
-                    Ok(Any(flag.into()))
-                }
-                fn visit_u64<E>(self, number: u64) -> Result<Any, E> {
-                    Ok(Any(number.into()))
-                }
-                fn visit_i64<E>(self, number: i64) -> Result<Any, E> {
-                    Ok(Any(number.into()))
-                }
-                fn visit_f64<E>(self, number: f64) -> Result<Any, E> {
-                    Ok(Any(Number::from_f64(number).into()))
-                }
-                fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Any, E> {
-                    assert!(!text.contains('\\'));
-                    Ok(Any(text.into()))
-                }
-                fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<Any, D::Error> {
-                    let inside = <&str>::deserialize(from)?;
-                    assert!(inside.contains('\\'));
-                    Ok(Any(Text::of_json(inside, true).into_cow().into()))
-                }
-                fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Any, A::Error> {
-                    let mut list = Vec::new();
-                    while let Some(Any(value)) = seq.next_element()? {
-                        list.push(value);
-                    }
-                    Ok(Any(list.into()))
-                }
-                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Any, A::Error> {
-                    let mut object = Map::new();
-                    while let Some((key, Any(value))) = map.next_entry::<String, _>()? {
-                        object.insert(key, value);
-                    }
-                    Ok(Any(object.into()))
-                }
-            }
-            from.deserialize_any(All)
+    /// Everything that is in a text, by what readers see.
+    fn all(node: Node<'_>) -> Value {
+        if node.is_absent() {
+            return Value::Null;
         }
+        if let Some(flag) = node.flag() {
+            return flag.into();
+        }
+        if let Some(text) = node.text() {
+            return text.into_cow().into();
+        }
+        let raw = node.raw().unwrap();
+        if node.is_number() {
+            return serde_json::from_str(raw).unwrap();
+        }
+        if raw.starts_with('[') {
+            return node.list().unwrap().into_iter().map(all).collect();
+        }
+        let members = node.object().unwrap();
+        members.0.into_iter().map(|(key, node)| (key.into_owned(), all(node))).collect::<Map<_, _>>().into()
     }
 
-    fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Option<T> {
-        let mut parser = Parser::new(text);
-        let value = T::deserialize(&mut parser).ok()?;
-        parser.end().ok().map(|()| value)
-    }
-
-    #[track_caller]
-    fn check_alike(text: &str) {
+    /// Whether a key is there twice, which serde_json's own tree does not mind.
+    fn check_alike(text: &str, into: &[&str]) {
         let expected = serde_json::from_str::<Value>(text).ok();
-        assert_eq!(read::<Any>(text).map(|Any(value)| value), expected, "{text}");
-        let raw = serde_json::from_str::<&RawValue>(text).ok();
-        assert_eq!(read::<&RawValue>(text).map(RawValue::get), raw.map(RawValue::get), "{text}");
+        match parse(text, into) {
+            Err((Unreadable::Twice(_), _)) => {}
+            Err((Unreadable::Malformed(_), _)) => assert_eq!(None, expected, "{text}"),
+            Err((Unreadable::TooMany, _)) => panic!("{text}"),
+            Ok(node) => {
+                assert_eq!(node.raw, text.trim_ascii(), "{text}");
+                assert_eq!(Some(all(node)), expected, "{text}");
+            }
+        }
     }
 
     #[test]
@@ -329,24 +296,57 @@ mod tests {
             "[ 1 ,\t\"a\"\r\n, { \"k\" : null , \"l\":[ ] } ]",
         ];
         for text in texts {
-            for cut in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
-                check_alike(&text[..cut]);
-            }
-            for (at, c) in text.char_indices() {
-                for other in ["\"", "{", "}", "[", "]", ",", ":", "0", "-", "x", " ", "\n", "\u{1f}", ""] {
-                    check_alike(&format!("{}{other}{}", &text[..at], &text[at + c.len_utf8()..]));
+            for into in [&[][..], &["a", "b", "l"]] {
+                for cut in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
+                    check_alike(&text[..cut], into);
+                }
+                for (at, c) in text.char_indices() {
+                    for other in ["\"", "{", "}", "[", "]", ",", ":", "0", "-", "x", " ", "\n", "\u{1f}", ""]
+                    {
+                        check_alike(&format!("{}{other}{}", &text[..at], &text[at + c.len_utf8()..]), into);
+                    }
                 }
             }
         }
     }
 
     #[test]
-    fn nesting_has_an_end_only_where_it_is_looked_into() {
-        for (depth, expected) in [(REQUEST_DEPTH_MAX, true), (REQUEST_DEPTH_MAX + 1, false)] {
-            let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-            assert_eq!(read::<Any>(&text).is_some(), expected, "{depth}");
+    fn a_key_is_there_once() {
+        let many = |last: &str| {
+            let keys: String = (0..100).map(|at| format!("\"k{at}\":0,")).collect();
+            format!("{{{keys}\"{last}\":0}}")
+        };
+        for (text, expected) in [
+            (r#"{"a":1,"b":2}"#.to_owned(), None),
+            (r#"{"a":1,"b":2,"\u0061":3}"#.to_owned(), Some("a")),
+            (r#"[{"a":{"b":1,"b":2}}]"#.to_owned(), Some("b")),
+            (r#"{"unread":{"b":1,"b":2}}"#.to_owned(), None),
+            (many("k"), None),
+            (many("k50"), Some("k50")),
+        ] {
+            let twice = match parse(&text, &["a"]) {
+                Err((Unreadable::Twice(key), _)) => Some(key),
+                _ => None,
+            };
+            assert_eq!(twice.as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn nesting_has_an_end_only_where_it_is_looked_into() {
         let text = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(read::<serde::de::IgnoredAny>(&text).is_some() && read::<&RawValue>(&text).is_some());
+        let mut node = parse(&text, &[]).unwrap();
+        for _ in 0..REQUEST_DEPTH_MAX {
+            node = node.list().unwrap().pop().unwrap();
+        }
+        assert!(node.raw().is_some_and(|raw| raw.starts_with('[')) && node.list().is_none());
+    }
+
+    #[test]
+    fn a_body_of_nothing_but_values_is_not_read() {
+        for (count, expected) in [(REQUEST_VALUES_MAX - 1, true), (REQUEST_VALUES_MAX, false)] {
+            let text = format!("[{}0]", "0,".repeat(count - 1));
+            assert_eq!(!matches!(parse(&text, &[]), Err((Unreadable::TooMany, _))), expected, "{count}");
+        }
     }
 }

@@ -5,7 +5,6 @@ use super::super::model::{Effort, Part, Source};
 use super::fields::{Path, value};
 use super::json::{NO_PARAMETERS, arguments, compact};
 use super::note;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// What an address holds: a data URI its content, any other only itself.
@@ -53,17 +52,17 @@ pub(super) fn left_out<'a>(what: &str, dropped: &mut Vec<String>) -> Part<'a> {
 }
 
 /// Arguments of a call in history: a string that should hold an object, or the object itself (Ollama's style).
-pub(super) fn call_arguments<'a>(raw: Option<&'a RawValue>, path: &Path) -> Result<Cow<'a, str>, ApiError> {
+pub(super) fn call_arguments<'a>(raw: Option<&'a str>, path: &Path) -> Result<Cow<'a, str>, ApiError> {
     match raw {
         None => Ok("{}".into()),
-        Some(raw) if raw.get().starts_with('{') => Ok(compact(raw.get())),
+        Some(raw) if raw.starts_with('{') => Ok(compact(raw)),
         Some(raw) => Ok(arguments(value(raw, path)?.unwrap_or_default())),
     }
 }
 
 /// The schema of a tool's parameters; none is an empty one.
-pub(super) fn schema<'a>(raw: Option<&'a RawValue>, path: &Path) -> Result<Cow<'a, str>, ApiError> {
-    match raw.map(RawValue::get) {
+pub(super) fn schema<'a>(raw: Option<&'a str>, path: &Path) -> Result<Cow<'a, str>, ApiError> {
+    match raw {
         None => Ok(NO_PARAMETERS.into()),
         Some(schema) if schema.starts_with('{') => Ok(schema.into()),
         Some(_) => Err(path.error("must be an object")),

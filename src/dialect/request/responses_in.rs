@@ -2,17 +2,15 @@
 
 use super::super::error::ApiError;
 use super::super::model::{ClientTools, Format, Part, Request, Role, Text, Tool, ToolChoice, ToolKind};
-use super::fields::{Body, Content, Field, List, Object, Path, Shape, TextOr, value, whole};
-use super::json::{Members, compact};
+use super::fields::{Body, Content, Field, Items, List, Object, Path, Shape, TextOr, object, value, whole};
+use super::json::{self, compact};
 use super::note;
+use super::parse::{Members, Node, parse};
 use super::parts::{call_arguments, effort, schema};
 use super::responses_parts::{Block, built_in, collect_texts, shown};
 use super::tools::{Names, custom, custom_arguments, keep, settle};
 use super::turns::Turns;
 use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
-use serde::Deserialize;
-use serde::de::SeqAccess;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// A request as read, and what the store of responses needs.
@@ -33,96 +31,90 @@ pub struct ReadResponses<'a> {
 
 enum Input<'a> {
     Text(Text<'a>),
-    Items(Vec<&'a RawValue>),
+    Items(Vec<Node<'a>>),
 }
 
-impl<'de: 'a, 'a> Shape<'de> for Input<'a> {
+/// The values that are read, so that one pass finds all there is in them.
+const LOOKED_INTO: &[&str] = &["input", "content", "output", "summary", "tools", "format", "image_url"];
+
+impl<'a> Shape<'a> for Input<'a> {
     const WHAT: &'static str = "a string or an array";
-    fn text(text: Text<'de>) -> Option<Self> {
-        Some(Input::Text(text))
-    }
-    fn list<A: SeqAccess<'de>>(mut seq: A) -> Result<Option<Self>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
+    fn of(node: Node<'a>) -> Option<Self> {
+        match node.text() {
+            Some(text) => Some(Input::Text(text)),
+            None => node.list().map(Input::Items),
         }
-        Ok(Some(Input::Items(items)))
     }
 }
 
-/// Any input item: the fields of all kinds; which of them must be there depends on `type`.
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Item<'a> {
-    r#type: Field<Cow<'a, str>>,
-    role: Field<Cow<'a, str>>,
-    content: Field<Content<'a, Block<'a>>>,
-    id: Field<Cow<'a, str>>,
-    call_id: Field<Cow<'a, str>>,
-    name: Field<Cow<'a, str>>,
-    namespace: Field<Cow<'a, str>>,
-    arguments: Option<&'a RawValue>,
-    input: Field<Cow<'a, str>>,
-    output: Field<Content<'a, Block<'a>>>,
-    action: Option<&'a RawValue>,
-    operation: Option<&'a RawValue>,
-    status: Field<Cow<'a, str>>,
-    summary: Field<List<Block<'a>>>,
-    encrypted_content: Field<Cow<'a, str>>,
-    tools: Field<List<ToolDef<'a>>>,
+object! {
+    /// Any input item: the fields of all kinds; which of them must be there depends on `type`.
+    struct Item<'a> {
+        r#type: Field<Cow<'a, str>>,
+        role: Field<Cow<'a, str>>,
+        content: Field<Content<'a, Block<'a>>>,
+        id: Field<Cow<'a, str>>,
+        call_id: Field<Cow<'a, str>>,
+        name: Field<Cow<'a, str>>,
+        namespace: Field<Cow<'a, str>>,
+        arguments: Option<&'a str>,
+        input: Field<Cow<'a, str>>,
+        output: Field<Content<'a, Block<'a>>>,
+        action: Option<&'a str>,
+        operation: Option<&'a str>,
+        status: Field<Cow<'a, str>>,
+        summary: Field<List<'a, Block<'a>>>,
+        encrypted_content: Field<Cow<'a, str>>,
+        tools: Field<List<'a, ToolDef<'a>>>,
+    }
 }
 
-/// A tool's definition, and a choice of one.
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ToolDef<'a> {
-    r#type: Field<Cow<'a, str>>,
-    name: Field<Cow<'a, str>>,
-    namespace: Field<Cow<'a, str>>,
-    description: Field<Text<'a>>,
-    parameters: Option<&'a RawValue>,
-    strict: Field<bool>,
-    format: Field<Object<ToolFormat<'a>>>,
-    tools: Field<List<ToolDef<'a>>>,
-    mode: Field<Cow<'a, str>>,
+object! {
+    /// A tool's definition, and a choice of one.
+    struct ToolDef<'a> {
+        r#type: Field<Cow<'a, str>>,
+        name: Field<Cow<'a, str>>,
+        namespace: Field<Cow<'a, str>>,
+        description: Field<Text<'a>>,
+        parameters: Option<&'a str>,
+        strict: Field<bool>,
+        format: Field<Object<ToolFormat<'a>>>,
+        tools: Field<List<'a, ToolDef<'a>>>,
+        mode: Field<Cow<'a, str>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ToolFormat<'a> {
-    r#type: Field<Cow<'a, str>>,
-    syntax: Field<Cow<'a, str>>,
-    definition: Field<Cow<'a, str>>,
+object! {
+    struct ToolFormat<'a> {
+        r#type: Field<Cow<'a, str>>,
+        syntax: Field<Cow<'a, str>>,
+        definition: Field<Cow<'a, str>>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct TextOptions<'a> {
-    format: Field<Object<TextFormat<'a>>>,
-    verbosity: Option<&'a RawValue>,
+object! {
+    struct TextOptions<'a> {
+        format: Field<Object<TextFormat<'a>>>,
+        verbosity: Option<&'a str>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct TextFormat<'a> {
-    r#type: Field<Cow<'a, str>>,
-    name: Field<Cow<'a, str>>,
-    schema: Option<&'a RawValue>,
-    strict: Field<bool>,
+object! {
+    struct TextFormat<'a> {
+        r#type: Field<Cow<'a, str>>,
+        name: Field<Cow<'a, str>>,
+        schema: Option<&'a str>,
+        strict: Field<bool>,
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct ReasoningOptions<'a> {
-    effort: Field<Cow<'a, str>>,
-    context: Option<&'a RawValue>,
-    mode: Option<&'a RawValue>,
+object! {
+    struct ReasoningOptions<'a> {
+        effort: Field<Cow<'a, str>>,
+        context: Option<&'a str>,
+        mode: Option<&'a str>,
+    }
 }
-
-#[derive(Deserialize, Default)]
-struct StreamOptions {}
-
-type ResponsesBody<'a> = Body<'a, Input<'a>, ToolDef<'a>>;
 
 /// Reads a request body.
 ///
@@ -139,7 +131,7 @@ pub fn read(body: &str) -> Result<ReadResponses<'_>, ApiError> {
 /// # Errors
 /// As [`read`].
 pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<ReadResponses<'a>, ApiError> {
-    let mut body: ResponsesBody<'a> = Body::read(body, "input")?;
+    let mut body = Body::read(body, LOOKED_INTO)?;
     for kept_elsewhere in ["prompt", "conversation"] {
         if body.raw(kept_elsewhere).is_some() {
             let path = Path::Top(kept_elsewhere);
@@ -156,18 +148,17 @@ pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<
     reader.request.model = body.model()?;
     let instructions: Option<Text<'a>> = body.take("instructions")?;
     reader.request.system.extend(instructions.filter(|text| !text.is_empty()));
-    let tools_path = Path::Top("tools");
-    let tools = std::mem::take(&mut body.tools).opt(&tools_path)?.unwrap_or_default();
-    reader.tools(tools, &tools_path)?;
+    let tools = body.take("tools")?.unwrap_or_default();
+    reader.tools(tools, &Path::Top("tools"))?;
 
     let input_path = Path::Top("input");
-    let input = match std::mem::take(&mut body.turns) {
+    let input = match body.field("input") {
         Field::Absent if previous_response_id.is_some() => Input::Items(Vec::new()),
         input => input.need(&input_path)?,
     };
-    let old: Vec<&'a RawValue> = history
+    let old: Vec<Node<'a>> = history
         .iter()
-        .map(|item| serde_json::from_str(item.as_ref()))
+        .map(|item| parse(item.as_ref(), LOOKED_INTO))
         .collect::<Result<_, _>>()
         .map_err(|_| ApiError::new(500, "The kept history is not JSON."))?;
     let history_path = Path::Top("previous_response_id");
@@ -186,7 +177,7 @@ pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<
         }
         Input::Items(items) => {
             for (at, item) in items.into_iter().enumerate() {
-                own.push(Cow::Borrowed(item.get()));
+                own.extend(item.raw().map(Cow::Borrowed));
                 reader.item(item, &input_path.at(at))?;
             }
         }
@@ -209,7 +200,7 @@ pub fn read_after<'a, S: AsRef<str>>(history: &'a [S], body: &'a str) -> Result<
 /// What `input` as a string is short for.
 fn user_item(text: &Text<'_>) -> String {
     let mut out = String::with_capacity(text.len() + 48);
-    let mut members = Members::open(&mut out);
+    let mut members = json::Members::open(&mut out);
     members.text("type", "message");
     members.text("role", "user");
     members.said("content", text);
@@ -226,11 +217,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Codex sends the tools of models it knows as an input item: they count before any call does.
-    fn define_added(&mut self, items: &[&'a RawValue], path: &Path) -> Result<(), ApiError> {
+    fn define_added(&mut self, items: &[Node<'a>], path: &Path) -> Result<(), ApiError> {
         for (at, item) in items.iter().enumerate() {
-            if !item.get().contains("additional_tools") {
-                continue;
-            }
+            let Some(item) = item.raw().filter(|item| item.contains("additional_tools")) else { continue };
             let path = path.at(at);
             let Some(Object(item)) = value::<Object<Item<'a>>>(item, &path)? else { continue };
             if matches!(&item.r#type, Field::Is(kind) if kind == "additional_tools") {
@@ -242,14 +231,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn tools(&mut self, tools: List<ToolDef<'a>>, list: &Path) -> Result<(), ApiError> {
-        for (at, tool) in tools.into_iter().enumerate() {
+    fn tools(&mut self, tools: List<'a, ToolDef<'a>>, list: &Path) -> Result<(), ApiError> {
+        for (at, tool) in tools.each() {
             let path = list.at(at);
             let Object(tool) = tool.need(&path)?;
             if matches!(&tool.r#type, Field::Is(kind) if kind == "namespace") {
                 let namespace = tool.name.need(&path.key("name"))?;
                 let list = path.key("tools");
-                for (at, tool) in tool.tools.need(&list)?.into_iter().enumerate() {
+                for (at, tool) in tool.tools.need(&list)?.each() {
                     let path = list.at(at);
                     let Object(tool) = tool.need(&path)?;
                     self.tool(tool, Some(&namespace), &path)?;
@@ -313,8 +302,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn item(&mut self, raw: &'a RawValue, path: &Path) -> Result<(), ApiError> {
-        let Some(Object(item)) = value::<Object<Item<'a>>>(raw, path)? else {
+    fn item(&mut self, item: Node<'a>, path: &Path) -> Result<(), ApiError> {
+        let Field::Is(Object(item)) = Field::<Object<Item<'a>>>::of(item) else {
             return Err(path.error("must be an object"));
         };
         let kind_path = path.key("type");
@@ -379,7 +368,7 @@ impl<'a> Reader<'a> {
         };
         let namespace = item.namespace.opt(&path.key("namespace"))?.filter(|text| !text.is_empty());
         let namespace = namespace.as_deref();
-        let action = |raw: Option<&'a RawValue>, key| match raw.map(RawValue::get) {
+        let action = |raw: Option<&'a str>, key| match raw {
             Some(action) if action.starts_with('{') => Ok(compact(action)),
             Some(_) => Err(path.key(key).error("must be an object")),
             None => Ok("{}".into()),
@@ -461,7 +450,7 @@ impl<'a> Reader<'a> {
 }
 
 fn read_choice<'a>(
-    body: &mut ResponsesBody<'a>,
+    body: &mut Body<'a>,
     request: &mut Request<'a>,
     names: &Names<'a>,
 ) -> Result<(), ApiError> {
@@ -490,7 +479,7 @@ fn read_choice<'a>(
                 "allowed_tools" => {
                     let list = path.key("tools");
                     let mut kept = Vec::new();
-                    for (at, tool) in choice.tools.need(&list)?.into_iter().enumerate() {
+                    for (at, tool) in choice.tools.need(&list)?.each() {
                         let path = list.at(at);
                         let Object(tool) = tool.need(&path)?;
                         // Hosted tools have no name, and are not offered anyway.
@@ -515,12 +504,12 @@ fn read_choice<'a>(
 }
 
 /// What the answer is to hold besides, and other fields without a counterpart.
-fn read_extras<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+fn read_extras<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
     const LOGPROBS: &str = "message.output_text.logprobs";
     let path = Path::Top("include");
-    let include: Option<Vec<Field<Cow<'a, str>>>> = body.take("include")?;
+    let include: Option<Items<'a, Cow<'a, str>>> = body.take("include")?;
     let mut logprobs = false;
-    for (at, what) in include.unwrap_or_default().into_iter().enumerate() {
+    for (at, what) in include.unwrap_or_default().each() {
         match &*what.need(&path.at(at))? {
             LOGPROBS => logprobs = true,
             // Always there, where a provider signs its reasoning.
@@ -535,8 +524,7 @@ fn read_extras<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) -> R
         request.chat_only.extend(top.map(|value| ("top_logprobs", value)));
     }
     if logprobs {
-        let yes = serde_json::from_str::<&'static RawValue>("true").ok();
-        request.chat_only.extend(yes.map(|value| ("logprobs", value)));
+        request.chat_only.push(("logprobs", "true"));
     }
     let path = Path::Top("truncation");
     match body.take::<Cow<'a, str>>("truncation")?.as_deref() {
@@ -548,11 +536,11 @@ fn read_extras<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) -> R
     // Counts calls of hosted tools, of which there are none.
     body.whole("max_tool_calls")?;
     // Obfuscation hides lengths on OpenAI's own wire.
-    body.take::<Object<StreamOptions>>("stream_options")?;
+    body.take::<Object<Members<'a>>>("stream_options")?;
     Ok(())
 }
 
-fn read_parameters<'a>(body: &mut ResponsesBody<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
+fn read_parameters<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result<(), ApiError> {
     read_extras(body, request)?;
     request.max_tokens = body.whole("max_output_tokens")?;
     request.temperature = body.number("temperature")?;

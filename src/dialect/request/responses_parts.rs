@@ -2,33 +2,31 @@
 
 use super::super::error::ApiError;
 use super::super::model::{Part, Source, Text, ToolKind};
-use super::fields::{Content, Field, List, Object, Path, TextOr};
+use super::fields::{Content, Field, List, Object, Path, TextOr, object};
 use super::parts::{file, left_out, source};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// Any part of a message, an output or a summary.
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-pub(super) struct Block<'a> {
-    r#type: Field<Cow<'a, str>>,
-    text: Field<Text<'a>>,
-    refusal: Field<Text<'a>>,
-    image_url: Field<TextOr<'a, ImageUrl<'a>>>,
-    file_data: Field<Cow<'a, str>>,
-    file_url: Field<Cow<'a, str>>,
-    filename: Field<Cow<'a, str>>,
-    stdout: Field<Cow<'a, str>>,
-    stderr: Field<Cow<'a, str>>,
-    outcome: Option<&'a RawValue>,
+object! {
+    /// Any part of a message, an output or a summary.
+    pub(super) struct Block<'a> {
+        r#type: Field<Cow<'a, str>>,
+        text: Field<Text<'a>>,
+        refusal: Field<Text<'a>>,
+        image_url: Field<TextOr<'a, ImageUrl<'a>>>,
+        file_data: Field<Cow<'a, str>>,
+        file_url: Field<Cow<'a, str>>,
+        filename: Field<Cow<'a, str>>,
+        stdout: Field<Cow<'a, str>>,
+        stderr: Field<Cow<'a, str>>,
+        outcome: Option<&'a str>,
+    }
 }
 
-/// Chat's form of an address, which some clients send here, too.
-#[derive(Deserialize, Default)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-pub(super) struct ImageUrl<'a> {
-    url: Field<Cow<'a, str>>,
+object! {
+    /// Chat's form of an address, which some clients send here, too.
+    pub(super) struct ImageUrl<'a> {
+        url: Field<Cow<'a, str>>,
+    }
 }
 
 /// The parts of a message or an output.
@@ -43,13 +41,13 @@ pub(super) fn shown<'a>(
         Content::Parts(blocks) => blocks,
     };
     let mut parts = Vec::with_capacity(blocks.len());
-    for (at, block) in blocks.into_iter().enumerate() {
+    for (at, block) in blocks.each() {
         let path = path.at(at);
         let Object(block) = block.need(&path)?;
         if !matches!(block.stdout, Field::Absent) {
             let stdout = block.stdout.need(&path.key("stdout"))?;
             let stderr = block.stderr.opt(&path.key("stderr"))?.unwrap_or_default();
-            let outcome = block.outcome.map_or("", RawValue::get);
+            let outcome = block.outcome.unwrap_or_default();
             parts.push(Part::Text(format!("{stdout}{stderr}\n{outcome}").trim().to_owned().into()));
             continue;
         }
@@ -86,11 +84,11 @@ pub(super) fn shown<'a>(
 
 /// The texts of a summary or of shown reasoning.
 pub(super) fn collect_texts<'a>(
-    blocks: List<Block<'a>>,
+    blocks: List<'a, Block<'a>>,
     path: &Path,
     out: &mut Vec<Cow<'a, str>>,
 ) -> Result<(), ApiError> {
-    for (at, block) in blocks.into_iter().enumerate() {
+    for (at, block) in blocks.each() {
         let path = path.at(at);
         let Object(block) = block.need(&path)?;
         out.extend(block.text.opt(&path.key("text"))?.filter(|text| !text.is_empty()).map(Text::into_cow));
