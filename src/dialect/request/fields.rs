@@ -85,86 +85,69 @@ impl<'a, T: Shape<'a>> Items<'a, T> {
     }
 }
 
-/// An object, read as a struct.
-#[derive(Debug)]
-pub(super) struct Object<T>(pub(super) T);
-
-/// What an object is read as; see [`object!`].
-pub(super) trait Fields<'a> {
-    fn of(members: Members<'a>) -> Self;
-}
-
-impl<'a, T: Fields<'a>> Shape<'a> for Object<T> {
+impl<'a> Shape<'a> for Members<'a> {
     const WHAT: &'static str = "an object";
     fn of(node: Node<'a>) -> Option<Self> {
-        node.object().map(|members| Self(T::of(members)))
+        node.object()
     }
 }
 
-/// Whatever its members are.
-impl<'a> Fields<'a> for Members<'a> {
-    fn of(members: Members<'a>) -> Self {
-        members
+/// The members of an object at `path`, by their names. Each can be had once.
+impl<'a> Members<'a> {
+    pub(super) fn field<T: Shape<'a>>(&mut self, key: &str) -> Field<T> {
+        self.take(key).map_or(Field::Absent, Field::of)
     }
-}
 
-/// What a field of such a struct can be.
-pub(super) trait Member<'a> {
-    fn of(node: Node<'a>) -> Self;
-}
-
-impl<'a, T: Shape<'a>> Member<'a> for Field<T> {
-    fn of(node: Node<'a>) -> Self {
-        Field::of(node)
+    pub(super) fn opt<T: Shape<'a>>(
+        &mut self,
+        path: &Path,
+        key: &'static str,
+    ) -> Result<Option<T>, ApiError> {
+        self.field(key).opt(&path.key(key))
     }
-}
 
-/// Kept as it stands.
-impl<'a> Member<'a> for Option<&'a str> {
-    fn of(node: Node<'a>) -> Self {
-        node.raw()
+    pub(super) fn need<T: Shape<'a>>(&mut self, path: &Path, key: &'static str) -> Result<T, ApiError> {
+        self.field(key).need(&path.key(key))
     }
-}
 
-/// A struct whose fields are the members of an object, by their names.
-macro_rules! object {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident<$life:lifetime> {
-        $($(#[$of_field:meta])* $field:ident: $kind:ty,)*
-    }) => {
-        $(#[$meta])*
-        #[derive(Debug)]
-        $vis struct $name<$life> {
-            $($(#[$of_field])* $field: $kind,)*
-        }
+    /// A string that must be there.
+    pub(super) fn word(&mut self, path: &Path, key: &'static str) -> Result<Cow<'a, str>, ApiError> {
+        self.need(path, key)
+    }
 
-        impl<$life> $crate::dialect::request::fields::Fields<$life> for $name<$life> {
-            fn of(mut members: $crate::dialect::request::parse::Members<$life>) -> Self {
-                $(let $field = $crate::dialect::request::fields::named(&mut members, stringify!($field));)*
-                Self { $($field: $crate::dialect::request::fields::Member::of($field),)* }
-            }
-        }
-    };
-}
-pub(super) use object;
+    /// A string that may be there.
+    pub(super) fn opt_word(
+        &mut self,
+        path: &Path,
+        key: &'static str,
+    ) -> Result<Option<Cow<'a, str>>, ApiError> {
+        self.opt(path, key)
+    }
 
-/// The member that a field is named after.
-pub(super) fn named<'a>(members: &mut Members<'a>, field: &str) -> Node<'a> {
-    members.take(field.strip_prefix("r#").unwrap_or(field))
+    /// For what is no part of the protocol but some vendor's own: another type is another vendor's.
+    pub(super) fn lenient<T: Shape<'a>>(&mut self, key: &str) -> Option<T> {
+        if let Field::Is(value) = self.field(key) { Some(value) } else { None }
+    }
+
+    /// As it stands in the body.
+    pub(super) fn raw(&mut self, key: &str) -> Option<&'a str> {
+        self.take(key)?.raw()
+    }
 }
 
 /// A list of objects.
-pub(super) type List<'a, T> = Items<'a, Object<T>>;
+pub(super) type List<'a> = Items<'a, Members<'a>>;
 
 /// A string, or a list of objects: the content of messages in all protocols.
 #[derive(Debug)]
-pub(super) enum Content<'a, T> {
+pub(super) enum Content<'a> {
     /// Short for one text.
     Text(Text<'a>),
     /// Parts, each yet to be looked at.
-    Parts(List<'a, T>),
+    Parts(List<'a>),
 }
 
-impl<'a, T: Fields<'a>> Shape<'a> for Content<'a, T> {
+impl<'a> Shape<'a> for Content<'a> {
     const WHAT: &'static str = "a string or an array";
     fn of(node: Node<'a>) -> Option<Self> {
         match node.text() {
@@ -176,19 +159,19 @@ impl<'a, T: Fields<'a>> Shape<'a> for Content<'a, T> {
 
 /// A string, or one object: `tool_choice`, and some addresses.
 #[derive(Debug)]
-pub(super) enum TextOr<'a, T> {
+pub(super) enum TextOr<'a> {
     /// The short form.
     Text(Cow<'a, str>),
     /// The long form.
-    Object(T),
+    Object(Members<'a>),
 }
 
-impl<'a, T: Fields<'a>> Shape<'a> for TextOr<'a, T> {
+impl<'a> Shape<'a> for TextOr<'a> {
     const WHAT: &'static str = "a string or an object";
     fn of(node: Node<'a>) -> Option<Self> {
         match node.text() {
             Some(text) => Some(TextOr::Text(text.into_cow())),
-            None => node.object().map(|members| TextOr::Object(T::of(members))),
+            None => node.object().map(TextOr::Object),
         }
     }
 }
@@ -229,11 +212,6 @@ impl<'a, T: Shape<'a>> Field<T> {
             Field::Is(value) => Ok(Some(value)),
             Field::Wrong => Err(path.error(format_args!("must be {}", T::WHAT))),
         }
-    }
-
-    /// The value of what is no part of the protocol but some vendor's own: another type is another vendor's.
-    pub(super) fn lenient(self) -> Option<T> {
-        if let Field::Is(value) = self { Some(value) } else { None }
     }
 
     /// The value, which must be there.
@@ -326,12 +304,12 @@ impl<'a> Body<'a> {
 
     /// A member by name; it will not be among the [`unknown`](Self::unknown) ones.
     pub(super) fn raw(&mut self, key: &str) -> Option<&'a str> {
-        self.0.take(key).raw()
+        self.0.raw(key)
     }
 
     /// A member by name, which `path` is made of, too.
     pub(super) fn field<S: Shape<'a>>(&mut self, key: &str) -> Field<S> {
-        Field::of(self.0.take(key))
+        self.0.field(key)
     }
 
     pub(super) fn take<S: Shape<'a>>(&mut self, key: &'static str) -> Result<Option<S>, ApiError> {
@@ -340,11 +318,12 @@ impl<'a> Body<'a> {
 
     /// A number, kept as the client wrote it.
     pub(super) fn number(&mut self, key: &'static str) -> Result<Option<&'a str>, ApiError> {
-        let node = self.0.take(key);
-        if node.is_absent() || node.is_number() {
-            return Ok(node.raw());
+        match self.0.take(key) {
+            Some(node) if !node.is_absent() && !node.is_number() => {
+                Err(Path::Top(key).error("must be a number"))
+            }
+            node => Ok(node.and_then(|node| node.raw())),
         }
-        Err(Path::Top(key).error("must be a number"))
     }
 
     pub(super) fn whole(&mut self, key: &'static str) -> Result<Option<u64>, ApiError> {

@@ -4,8 +4,9 @@ use super::super::error::ApiError;
 use super::super::model::{
     Effort, Format, Part, Reasoning, Request, Role, Source, Text, Tool, ToolChoice, ToolKind,
 };
-use super::fields::{Body, Content, Field, List, Object, Path, TextOr, Texts, object, whole};
+use super::fields::{Body, Content, Field, List, Path, TextOr, Texts, whole};
 use super::json::compact;
+use super::parse::Members;
 use super::parts::{effort, left_out, schema, source};
 use super::tools::{Names, settle};
 use super::turns::Turns;
@@ -18,89 +19,6 @@ pub const BILLING: &str = "x-anthropic-billing-header:";
 /// The values that are read, so that one pass finds all there is in them.
 const LOOKED_INTO: &[&str] = &["messages", "content", "source", "tools", "system"];
 
-object! {
-    struct Message<'a> {
-        role: Field<Cow<'a, str>>,
-        content: Field<Content<'a, Block<'a>>>,
-    }
-}
-
-object! {
-    /// Any content block: the fields of all kinds; which of them must be there depends on `type`.
-    struct Block<'a> {
-        r#type: Field<Cow<'a, str>>,
-        text: Field<Text<'a>>,
-        /// An object, or the address of a search result.
-        source: Field<TextOr<'a, BlockSource<'a>>>,
-        title: Field<Cow<'a, str>>,
-        context: Field<Cow<'a, str>>,
-        id: Field<Cow<'a, str>>,
-        name: Field<Cow<'a, str>>,
-        input: Option<&'a str>,
-        tool_use_id: Field<Cow<'a, str>>,
-        content: Field<Content<'a, Block<'a>>>,
-        is_error: Field<bool>,
-        thinking: Field<Cow<'a, str>>,
-        signature: Field<Cow<'a, str>>,
-        data: Field<Cow<'a, str>>,
-    }
-}
-
-object! {
-    struct BlockSource<'a> {
-        r#type: Field<Cow<'a, str>>,
-        media_type: Field<Cow<'a, str>>,
-        data: Field<Cow<'a, str>>,
-        url: Field<Cow<'a, str>>,
-        content: Field<Content<'a, Block<'a>>>,
-    }
-}
-
-object! {
-    struct ToolDef<'a> {
-        r#type: Field<Cow<'a, str>>,
-        name: Field<Cow<'a, str>>,
-        description: Field<Text<'a>>,
-        input_schema: Option<&'a str>,
-        strict: Field<bool>,
-    }
-}
-
-object! {
-    struct Choice<'a> {
-        r#type: Field<Cow<'a, str>>,
-        name: Field<Cow<'a, str>>,
-        disable_parallel_tool_use: Field<bool>,
-    }
-}
-
-object! {
-    struct Thinking<'a> {
-        r#type: Field<Cow<'a, str>>,
-        budget_tokens: Option<&'a str>,
-    }
-}
-
-object! {
-    struct OutputConfig<'a> {
-        effort: Field<Cow<'a, str>>,
-        format: Field<Object<OutputFormat<'a>>>,
-    }
-}
-
-object! {
-    struct OutputFormat<'a> {
-        r#type: Field<Cow<'a, str>>,
-        schema: Option<&'a str>,
-    }
-}
-
-object! {
-    struct Metadata<'a> {
-        user_id: Field<Cow<'a, str>>,
-    }
-}
-
 /// Reads a request body. A missing `max_tokens` is let through: token counts come without it, and only Anthropic
 /// insists.
 ///
@@ -112,20 +30,20 @@ pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
     let mut names = Names::default();
     let tools = body.take("tools")?.unwrap_or_default();
     read_tools(tools, &mut request, &mut names)?;
-    let system: Option<Content<'_, Block<'_>>> = body.take("system")?;
+    let system: Option<Content<'_>> = body.take("system")?;
     if let Some(system) = system {
         let parts = texts(system, &Path::Top("system"), &mut request.dropped)?;
         request.system = parts.into_iter().filter(|text| !text.starts_with(BILLING)).collect();
     }
     let messages_path = Path::Top("messages");
-    let messages: List<'_, Message<'_>> = body.field("messages").need(&messages_path)?;
+    let messages: List<'_> = body.field("messages").need(&messages_path)?;
     if messages.is_empty() {
         return Err(messages_path.error("is empty; it must hold at least one message"));
     }
     let mut turns = Turns::default();
     for (at, message) in messages.each() {
         let path = messages_path.at(at);
-        let Object(message) = message.need(&path)?;
+        let message = message.need(&path)?;
         read_message(message, &path, &mut request, &mut turns, &mut names)?;
     }
     request.turns = turns.finish();
@@ -141,29 +59,25 @@ pub fn read(body: &str) -> Result<Read<'_>, ApiError> {
     Ok(Read { request, tools: names.into_client_tools() })
 }
 
-fn read_tools<'a>(
-    tools: List<'a, ToolDef<'a>>,
-    request: &mut Request<'a>,
-    names: &mut Names<'a>,
-) -> Result<(), ApiError> {
+fn read_tools<'a>(tools: List<'a>, request: &mut Request<'a>, names: &mut Names<'a>) -> Result<(), ApiError> {
     let list = Path::Top("tools");
     for (at, tool) in tools.each() {
         let path = list.at(at);
-        let Object(tool) = tool.need(&path)?;
+        let mut tool = tool.need(&path)?;
         // Server tools run at Anthropic, and what their clients run (`bash_…`) has no schema to show.
-        let kind = tool.r#type.opt(&path.key("type"))?;
+        let kind: Option<Cow<'a, str>> = tool.opt(&path, "type")?;
         if let Some(kind) = kind.filter(|kind| kind != "custom") {
             note(&mut request.dropped, &kind);
             continue;
         }
-        let name = tool.name.need(&path.key("name"))?;
-        let description = tool.description.opt(&path.key("description"))?;
+        let name = tool.word(&path, "name")?;
+        let description = tool.opt(&path, "description")?;
         let schema_path = path.key("input_schema");
-        if tool.input_schema.is_none() {
+        if !tool.has("input_schema") {
             return Err(schema_path.error("is missing; it must be an object"));
         }
-        let schema = schema(tool.input_schema, &schema_path)?;
-        let strict = tool.strict.opt(&path.key("strict"))?.unwrap_or(false);
+        let schema = schema(tool.raw("input_schema"), &schema_path)?;
+        let strict = tool.opt(&path, "strict")?.unwrap_or(false);
         match names.define(None, name.clone(), ToolKind::Function) {
             Some(name) => request.tools.push(Tool { name, description, schema, strict }),
             None => note(&mut request.dropped, &name),
@@ -174,7 +88,7 @@ fn read_tools<'a>(
 
 /// The non-empty texts of a content that may hold nothing else.
 fn texts<'a>(
-    content: Content<'a, Block<'a>>,
+    content: Content<'a>,
     path: &Path,
     dropped: &mut Vec<String>,
 ) -> Result<Vec<Text<'a>>, ApiError> {
@@ -183,13 +97,13 @@ fn texts<'a>(
         Content::Text(text) => return Ok(vec![text]),
         Content::Parts(blocks) => blocks,
     };
-    let mut out = Vec::with_capacity(blocks.len());
+    let mut out: Vec<Text<'a>> = Vec::with_capacity(blocks.len());
     for (at, block) in blocks.each() {
         let path = path.at(at);
-        let Object(block) = block.need(&path)?;
-        let kind = block.r#type.need(&path.key("type"))?;
+        let mut block = block.need(&path)?;
+        let kind = block.word(&path, "type")?;
         if kind == "text" {
-            out.push(block.text.need(&path.key("text"))?);
+            out.push(block.need(&path, "text")?);
         } else {
             note(dropped, &kind);
         }
@@ -199,16 +113,16 @@ fn texts<'a>(
 }
 
 fn read_message<'a>(
-    message: Message<'a>,
+    mut message: Members<'a>,
     path: &Path,
     request: &mut Request<'a>,
     turns: &mut Turns<'a>,
     names: &mut Names<'a>,
 ) -> Result<(), ApiError> {
     let role_path = path.key("role");
-    let role = message.role.need(&role_path)?;
+    let role = message.word(path, "role")?;
     let path = path.key("content");
-    let content = message.content.need(&path)?;
+    let content = message.field("content").need(&path)?;
     let role = match &*role {
         "user" => Role::User,
         "assistant" => Role::Assistant,
@@ -229,7 +143,7 @@ fn read_message<'a>(
         Content::Parts(blocks) => {
             for (at, block) in blocks.each() {
                 let path = path.at(at);
-                let Object(block) = block.need(&path)?;
+                let block = block.need(&path)?;
                 read_block(block, role, &path, &mut request.dropped, turns, names)?;
             }
         }
@@ -238,7 +152,7 @@ fn read_message<'a>(
 }
 
 fn read_block<'a>(
-    block: Block<'a>,
+    mut block: Members<'a>,
     role: Role,
     path: &Path,
     dropped: &mut Vec<String>,
@@ -246,16 +160,12 @@ fn read_block<'a>(
     names: &mut Names<'a>,
 ) -> Result<(), ApiError> {
     let kind_path = path.key("type");
-    let kind = match &block.r#type {
-        Field::Is(kind) => kind.clone(),
-        Field::Absent => return Err(kind_path.error("is missing; it must be a string")),
-        Field::Wrong => return Err(kind_path.error("must be a string")),
-    };
+    let kind = block.word(path, "type")?;
     match (&*kind, role) {
         ("tool_use", Role::Assistant) => {
-            let id = block.id.need(&path.key("id"))?;
-            let name = names.called(None, block.name.need(&path.key("name"))?, ToolKind::Function);
-            let input = match block.input {
+            let id = block.need(path, "id")?;
+            let name = names.called(None, block.need(path, "name")?, ToolKind::Function);
+            let input = match block.raw("input") {
                 None => "{}".into(),
                 Some(input) if input.starts_with('{') => compact(input),
                 Some(_) => return Err(path.key("input").error("must be an object")),
@@ -263,19 +173,15 @@ fn read_block<'a>(
             turns.call(Some(id), name, input, None);
         }
         ("tool_result", Role::User) => {
-            let id = block.tool_use_id.need(&path.key("tool_use_id"))?;
-            let is_error = block.is_error.opt(&path.key("is_error"))?.unwrap_or(false);
+            let id = block.need(path, "tool_use_id")?;
+            let is_error = block.opt(path, "is_error")?.unwrap_or(false);
             let path = path.key("content");
             let mut parts = Vec::new();
-            match block.content.opt(&path)? {
+            match block.field("content").opt(&path)? {
                 None => {}
                 Some(Content::Text(text)) => parts.push(Part::Text(text)),
                 Some(Content::Parts(blocks)) => {
-                    for (at, block) in blocks.each() {
-                        let path = path.at(at);
-                        let Object(block) = block.need(&path)?;
-                        read_shown(block, &path, dropped, &mut parts)?;
-                    }
+                    read_all_shown(blocks, &path, dropped, &mut parts)?;
                 }
             }
             parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
@@ -286,16 +192,16 @@ fn read_block<'a>(
             return Err(kind_path.error(format_args!("`{kind}` belongs into {whose} message")));
         }
         ("thinking", Role::Assistant) => {
-            let text = block.thinking.need(&path.key("thinking"))?;
-            let signature = block.signature.opt(&path.key("signature"))?;
+            let text = block.need(path, "thinking")?;
+            let signature = block.opt(path, "signature")?;
             turns.push(role, Part::Thinking { text, signature });
         }
         ("redacted_thinking", Role::Assistant) => {
-            turns.push(role, Part::RedactedThinking(block.data.need(&path.key("data"))?));
+            turns.push(role, Part::RedactedThinking(block.need(path, "data")?));
         }
         ("text" | "image" | "document" | "search_result", _) | (_, Role::User) => {
             let mut parts = Vec::with_capacity(1);
-            read_shown(block, path, dropped, &mut parts)?;
+            read_shown(&kind, block, path, dropped, &mut parts)?;
             parts.into_iter().for_each(|part| turns.push(role, part));
         }
         // Calls that Anthropic itself answered, and what came of them. Words in their place would be put into the
@@ -305,43 +211,53 @@ fn read_block<'a>(
     Ok(())
 }
 
-/// What a user or a tool can show: texts, pictures, documents.
-fn read_shown<'a>(
-    block: Block<'a>,
+fn read_all_shown<'a>(
+    blocks: List<'a>,
     path: &Path,
     dropped: &mut Vec<String>,
     out: &mut Vec<Part<'a>>,
 ) -> Result<(), ApiError> {
-    let kind = block.r#type.need(&path.key("type"))?;
+    for (at, block) in blocks.each() {
+        let path = path.at(at);
+        let mut block = block.need(&path)?;
+        let kind = block.word(&path, "type")?;
+        read_shown(&kind, block, &path, dropped, out)?;
+    }
+    Ok(())
+}
+
+/// What a user or a tool can show: texts, pictures, documents.
+fn read_shown<'a>(
+    kind: &str,
+    mut block: Members<'a>,
+    path: &Path,
+    dropped: &mut Vec<String>,
+    out: &mut Vec<Part<'a>>,
+) -> Result<(), ApiError> {
     let source_path = path.key("source");
-    match &*kind {
-        "text" => out.push(Part::Text(block.text.need(&path.key("text"))?)),
+    match kind {
+        "text" => out.push(Part::Text(block.need(path, "text")?)),
         "image" => {
-            let found = object_source(block.source, &source_path)?;
+            let found = object_source(block.field("source"), &source_path)?;
             out.push(match read_source(found, &source_path, dropped)? {
                 Some(source) => Part::Image(source),
                 None => left_out("image file_id", dropped),
             });
         }
         "document" => {
-            let name = block.title.opt(&path.key("title"))?.filter(|title| !title.is_empty());
-            let context = block.context.opt(&path.key("context"))?;
+            let name = block.opt_word(path, "title")?.filter(|title| !title.is_empty());
+            let context = block.opt_word(path, "context")?;
             out.extend(context.filter(|text| !text.is_empty()).map(|text| Part::Text(text.into())));
-            let found = object_source(block.source, &source_path)?;
-            if found.type_is("content") {
+            let mut found = object_source(block.field("source"), &source_path)?;
+            if found.says("type", "content") {
                 out.extend(name.map(|name| Part::Text(name.into())));
-                return match found.content.need(&source_path.key("content"))? {
+                return match found.need(&source_path, "content")? {
                     Content::Text(text) => {
                         out.push(Part::Text(text));
                         Ok(())
                     }
                     Content::Parts(blocks) => {
-                        let path = source_path.key("content");
-                        for (at, block) in blocks.each() {
-                            let path = path.at(at);
-                            read_shown(block.need(&path)?.0, &path, dropped, out)?;
-                        }
-                        Ok(())
+                        read_all_shown(blocks, &source_path.key("content"), dropped, out)
                     }
                 };
             }
@@ -351,14 +267,14 @@ fn read_shown<'a>(
             });
         }
         "search_result" => {
-            let title = block.title.opt(&path.key("title"))?.unwrap_or_default();
-            let address = match block.source.opt(&source_path)? {
+            let title = block.opt_word(path, "title")?.unwrap_or_default();
+            let address = match block.field("source").opt(&source_path)? {
                 Some(TextOr::Text(address)) => address,
                 _ => Cow::default(),
             };
             let path = path.key("content");
             let mut text = format!("{title}\n{address}");
-            if let Some(content) = block.content.opt(&path)? {
+            if let Some(content) = block.field("content").opt(&path)? {
                 for found in texts(content, &path, dropped)? {
                     text.push('\n');
                     text.push_str(&found);
@@ -371,16 +287,7 @@ fn read_shown<'a>(
     Ok(())
 }
 
-impl BlockSource<'_> {
-    fn type_is(&self, kind: &str) -> bool {
-        matches!(&self.r#type, Field::Is(found) if found == kind)
-    }
-}
-
-fn object_source<'a>(
-    source: Field<TextOr<'a, BlockSource<'a>>>,
-    path: &Path,
-) -> Result<BlockSource<'a>, ApiError> {
+fn object_source<'a>(source: Field<TextOr<'a>>, path: &Path) -> Result<Members<'a>, ApiError> {
     match source.need(path)? {
         TextOr::Object(source) => Ok(source),
         TextOr::Text(_) => Err(path.error("must be an object")),
@@ -389,19 +296,19 @@ fn object_source<'a>(
 
 /// `None`: a file at Anthropic, which nobody else can read.
 fn read_source<'a>(
-    found: BlockSource<'a>,
+    mut found: Members<'a>,
     path: &Path,
     dropped: &mut Vec<String>,
 ) -> Result<Option<Source<'a>>, ApiError> {
     let kind_path = path.key("type");
-    match &*found.r#type.need(&kind_path)? {
+    match &*found.field::<Cow<_>>("type").need(&kind_path)? {
         "base64" => {
-            let media_type = found.media_type.need(&path.key("media_type"))?;
-            let data = found.data.need(&path.key("data"))?;
+            let media_type = found.need(path, "media_type")?;
+            let data = found.need(path, "data")?;
             Ok(Some(Source::Base64 { media_type, data }))
         }
-        "url" => Ok(Some(source(found.url.need(&path.key("url"))?))),
-        "text" => Ok(Some(Source::Text(found.data.need(&path.key("data"))?))),
+        "url" => Ok(Some(source(found.need(path, "url")?))),
+        "text" => Ok(Some(Source::Text(found.need(path, "data")?))),
         "file" => Ok(None),
         other => {
             note(dropped, other);
@@ -416,18 +323,19 @@ fn read_choice<'a>(
     names: &Names<'a>,
 ) -> Result<(), ApiError> {
     let path = Path::Top("tool_choice");
-    let choice: Option<Object<Choice<'a>>> = body.take("tool_choice")?;
-    let Some(Object(choice)) = choice else { return Ok(()) };
+    let choice: Option<Members<'a>> = body.take("tool_choice")?;
+    let Some(mut choice) = choice else { return Ok(()) };
     let kind_path = path.key("type");
-    request.tool_choice = Some(match &*choice.r#type.need(&kind_path)? {
+    request.tool_choice = Some(match &*choice.field::<Cow<_>>("type").need(&kind_path)? {
         "auto" => ToolChoice::Auto,
         "any" => ToolChoice::Required,
         "none" => ToolChoice::None,
-        "tool" => ToolChoice::Tool(names.chosen(None, choice.name.need(&path.key("name"))?)),
+        "tool" => ToolChoice::Tool(names.chosen(None, choice.need(&path, "name")?)),
         _ => return Err(kind_path.error("must be auto, any, tool or none")),
     });
     let path = path.key("disable_parallel_tool_use");
-    request.parallel_tools = choice.disable_parallel_tool_use.opt(&path)?.filter(|off| *off).map(|_| false);
+    request.parallel_tools =
+        choice.field("disable_parallel_tool_use").opt(&path)?.filter(|off| *off).map(|_| false);
     Ok(())
 }
 
@@ -439,23 +347,23 @@ fn read_parameters<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result
     let stop: Option<Texts<'a>> = body.take("stop_sequences")?;
     request.stop = stop.map_or(Ok(Vec::new()), |stop| stop.checked(&Path::Top("stop_sequences")))?;
     request.stream = body.take("stream")?.unwrap_or(false);
-    let metadata: Option<Object<Metadata<'a>>> = body.take("metadata")?;
-    if let Some(Object(metadata)) = metadata {
-        request.user = metadata.user_id.opt(&Path::Top("metadata").key("user_id"))?;
+    let metadata: Option<Members<'a>> = body.take("metadata")?;
+    if let Some(mut metadata) = metadata {
+        request.user = metadata.opt(&Path::Top("metadata"), "user_id")?;
     }
     let path = Path::Top("output_config");
-    let config: Option<Object<OutputConfig<'a>>> = body.take("output_config")?;
-    if let Some(Object(config)) = config {
-        let word = config.effort.opt(&path.key("effort"))?;
+    let config: Option<Members<'a>> = body.take("output_config")?;
+    if let Some(mut config) = config {
+        let word = config.opt_word(&path, "effort")?;
         request.reasoning.effort = word.as_deref().and_then(effort);
         if word.is_some() && request.reasoning.effort.is_none() {
             note(&mut request.dropped, "output_config.effort");
         }
         let path = path.key("format");
-        if let Some(Object(format)) = config.format.opt(&path)? {
-            match &*format.r#type.need(&path.key("type"))? {
+        if let Some(mut format) = config.field::<Members<'a>>("format").opt(&path)? {
+            match &*format.word(&path, "type")? {
                 "json_schema" => {
-                    let schema = schema(format.schema, &path.key("schema"))?;
+                    let schema = schema(format.raw("schema"), &path.key("schema"))?;
                     request.format = Format::JsonSchema { name: None, schema, strict: true };
                 }
                 _ => note(&mut request.dropped, "output_config.format"),
@@ -469,14 +377,14 @@ fn read_parameters<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result
 /// Translation §7. `adaptive` without an effort says nothing: every model decides by itself.
 fn read_thinking(body: &mut Body<'_>, asked: Reasoning) -> Result<Reasoning, ApiError> {
     let path = Path::Top("thinking");
-    let thinking: Option<Object<Thinking<'_>>> = body.take("thinking")?;
-    let Some(Object(thinking)) = thinking else { return Ok(asked) };
+    let thinking: Option<Members<'_>> = body.take("thinking")?;
+    let Some(mut thinking) = thinking else { return Ok(asked) };
     let kind_path = path.key("type");
-    match &*thinking.r#type.need(&kind_path)? {
+    match &*thinking.word(&path, "type")? {
         "adaptive" => Ok(asked),
         "disabled" | "between_tools" => Ok(Reasoning { effort: Some(Effort::None), budget: None }),
         "enabled" => {
-            let budget = whole(thinking.budget_tokens, &path.key("budget_tokens"))?;
+            let budget = whole(thinking.raw("budget_tokens"), &path.key("budget_tokens"))?;
             let by_budget = budget.map(|budget| match budget {
                 ..2048 => Effort::Low,
                 2048..8192 => Effort::Medium,

@@ -93,11 +93,19 @@ pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Node<'a>)>);
 
 impl<'a> Members<'a> {
     /// A member by name, which then counts as absent.
-    pub(super) fn take(&mut self, key: &str) -> Node<'a> {
-        match self.0.iter_mut().find(|(name, _)| name == key) {
-            Some((_, node)) => std::mem::replace(node, Node::ABSENT),
-            None => Node::ABSENT,
-        }
+    pub(super) fn take(&mut self, key: &str) -> Option<Node<'a>> {
+        let (_, node) = self.0.iter_mut().find(|(name, _)| name == key)?;
+        Some(std::mem::replace(node, Node::ABSENT))
+    }
+
+    /// Whether a member is this very string.
+    pub(super) fn says(&self, key: &str, word: &str) -> bool {
+        let mut all = self.0.iter();
+        all.find(|(name, _)| name == key).and_then(|(_, node)| node.text()).is_some_and(|text| &*text == word)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(name, node)| name == key && !node.is_absent())
     }
 
     /// The names of those that nobody has taken.
@@ -218,7 +226,8 @@ impl<'a, 'i> Parser<'a, 'i> {
             let key = self.scan.key()?;
             let key = inside(self.scan.span(key));
             let key = if key.contains('\\') { Cow::Owned(unescape(key)) } else { Cow::Borrowed(key) };
-            let open = self.into.contains(&&*key);
+            self.scan.space();
+            let open = matches!(self.scan.peek(), Some(b'{' | b'[')) && self.into.contains(&&*key);
             members.0.push((key, self.value(open)?));
         }
         match members.twice() {

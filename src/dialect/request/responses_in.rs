@@ -2,12 +2,12 @@
 
 use super::super::error::ApiError;
 use super::super::model::{ClientTools, Format, Part, Request, Role, Text, Tool, ToolChoice, ToolKind};
-use super::fields::{Body, Content, Field, Items, List, Object, Path, Shape, TextOr, object, value, whole};
+use super::fields::{Body, Content, Field, Items, List, Path, Shape, TextOr, value, whole};
 use super::json::{self, compact};
 use super::note;
 use super::parse::{Members, Node, parse};
 use super::parts::{call_arguments, effort, schema};
-use super::responses_parts::{Block, built_in, collect_texts, shown};
+use super::responses_parts::{built_in, collect_texts, shown};
 use super::tools::{Names, custom, custom_arguments, keep, settle};
 use super::turns::Turns;
 use crate::dialect::model::{MARK_REDACTED, MARK_SIGNATURE};
@@ -44,75 +44,6 @@ impl<'a> Shape<'a> for Input<'a> {
             Some(text) => Some(Input::Text(text)),
             None => node.list().map(Input::Items),
         }
-    }
-}
-
-object! {
-    /// Any input item: the fields of all kinds; which of them must be there depends on `type`.
-    struct Item<'a> {
-        r#type: Field<Cow<'a, str>>,
-        role: Field<Cow<'a, str>>,
-        content: Field<Content<'a, Block<'a>>>,
-        id: Field<Cow<'a, str>>,
-        call_id: Field<Cow<'a, str>>,
-        name: Field<Cow<'a, str>>,
-        namespace: Field<Cow<'a, str>>,
-        arguments: Option<&'a str>,
-        input: Field<Cow<'a, str>>,
-        output: Field<Content<'a, Block<'a>>>,
-        action: Option<&'a str>,
-        operation: Option<&'a str>,
-        status: Field<Cow<'a, str>>,
-        summary: Field<List<'a, Block<'a>>>,
-        encrypted_content: Field<Cow<'a, str>>,
-        tools: Field<List<'a, ToolDef<'a>>>,
-    }
-}
-
-object! {
-    /// A tool's definition, and a choice of one.
-    struct ToolDef<'a> {
-        r#type: Field<Cow<'a, str>>,
-        name: Field<Cow<'a, str>>,
-        namespace: Field<Cow<'a, str>>,
-        description: Field<Text<'a>>,
-        parameters: Option<&'a str>,
-        strict: Field<bool>,
-        format: Field<Object<ToolFormat<'a>>>,
-        tools: Field<List<'a, ToolDef<'a>>>,
-        mode: Field<Cow<'a, str>>,
-    }
-}
-
-object! {
-    struct ToolFormat<'a> {
-        r#type: Field<Cow<'a, str>>,
-        syntax: Field<Cow<'a, str>>,
-        definition: Field<Cow<'a, str>>,
-    }
-}
-
-object! {
-    struct TextOptions<'a> {
-        format: Field<Object<TextFormat<'a>>>,
-        verbosity: Option<&'a str>,
-    }
-}
-
-object! {
-    struct TextFormat<'a> {
-        r#type: Field<Cow<'a, str>>,
-        name: Field<Cow<'a, str>>,
-        schema: Option<&'a str>,
-        strict: Field<bool>,
-    }
-}
-
-object! {
-    struct ReasoningOptions<'a> {
-        effort: Field<Cow<'a, str>>,
-        context: Option<&'a str>,
-        mode: Option<&'a str>,
     }
 }
 
@@ -221,26 +152,26 @@ impl<'a> Reader<'a> {
         for (at, item) in items.iter().enumerate() {
             let Some(item) = item.raw().filter(|item| item.contains("additional_tools")) else { continue };
             let path = path.at(at);
-            let Some(Object(item)) = value::<Object<Item<'a>>>(item, &path)? else { continue };
-            if matches!(&item.r#type, Field::Is(kind) if kind == "additional_tools") {
+            let Some(mut item) = value::<Members<'a>>(item, &path)? else { continue };
+            if item.says("type", "additional_tools") {
                 let path = path.key("tools");
-                let tools = item.tools.need(&path)?;
+                let tools = item.field("tools").need(&path)?;
                 self.tools(tools, &path)?;
             }
         }
         Ok(())
     }
 
-    fn tools(&mut self, tools: List<'a, ToolDef<'a>>, list: &Path) -> Result<(), ApiError> {
+    fn tools(&mut self, tools: List<'a>, list: &Path) -> Result<(), ApiError> {
         for (at, tool) in tools.each() {
             let path = list.at(at);
-            let Object(tool) = tool.need(&path)?;
-            if matches!(&tool.r#type, Field::Is(kind) if kind == "namespace") {
-                let namespace = tool.name.need(&path.key("name"))?;
+            let mut tool = tool.need(&path)?;
+            if tool.says("type", "namespace") {
+                let namespace = tool.word(&path, "name")?;
                 let list = path.key("tools");
-                for (at, tool) in tool.tools.need(&list)?.each() {
+                for (at, tool) in tool.field::<List<'a>>("tools").need(&list)?.each() {
                     let path = list.at(at);
-                    let Object(tool) = tool.need(&path)?;
+                    let tool = tool.need(&path)?;
                     self.tool(tool, Some(&namespace), &path)?;
                 }
             } else {
@@ -250,15 +181,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn tool(&mut self, tool: ToolDef<'a>, namespace: Option<&str>, path: &Path) -> Result<(), ApiError> {
-        let kind = tool.r#type.need(&path.key("type"))?;
-        let description = || tool.description.opt(&path.key("description"));
+    fn tool(&mut self, mut tool: Members<'a>, namespace: Option<&str>, path: &Path) -> Result<(), ApiError> {
+        let kind = tool.word(path, "type")?;
         let made = match &*kind {
             "function" => {
-                let name = tool.name.need(&path.key("name"))?;
-                let description = description()?;
-                let schema = schema(tool.parameters, &path.key("parameters"))?;
-                let strict = tool.strict.opt(&path.key("strict"))?.unwrap_or(false);
+                let name = tool.word(path, "name")?;
+                let description = tool.opt(path, "description")?;
+                let schema = schema(tool.raw("parameters"), &path.key("parameters"))?;
+                let strict = tool.opt(path, "strict")?.unwrap_or(false);
                 self.names.define(namespace, name, ToolKind::Function).map(|name| Tool {
                     name,
                     description,
@@ -267,15 +197,15 @@ impl<'a> Reader<'a> {
                 })
             }
             "custom" => {
-                let name = tool.name.need(&path.key("name"))?;
-                let description = description()?;
+                let name = tool.word(path, "name")?;
+                let description = tool.opt(path, "description")?;
                 let path = path.key("format");
                 let mut grammar = None;
-                if let Some(Object(format)) = tool.format.opt(&path)?
-                    && format.r#type.opt(&path.key("type"))?.as_deref() == Some("grammar")
+                if let Some(mut format) = tool.field::<Members<'a>>("format").opt(&path)?
+                    && format.opt_word(&path, "type")?.as_deref() == Some("grammar")
                 {
-                    let syntax = format.syntax.opt(&path.key("syntax"))?.unwrap_or_default();
-                    grammar = Some((syntax, format.definition.need(&path.key("definition"))?));
+                    let syntax = format.opt(&path, "syntax")?.unwrap_or_default();
+                    grammar = Some((syntax, format.need(&path, "definition")?));
                 }
                 self.names
                     .define(namespace, name, ToolKind::Custom)
@@ -303,17 +233,14 @@ impl<'a> Reader<'a> {
     }
 
     fn item(&mut self, item: Node<'a>, path: &Path) -> Result<(), ApiError> {
-        let Field::Is(Object(item)) = Field::<Object<Item<'a>>>::of(item) else {
+        let Field::Is(mut item) = Field::<Members<'a>>::of(item) else {
             return Err(path.error("must be an object"));
         };
-        let kind_path = path.key("type");
-        let kind = match &item.r#type {
-            Field::Is(kind) => kind.clone(),
-            Field::Wrong => return Err(kind_path.error("must be a string")),
-            Field::Absent if matches!(item.role, Field::Absent) && matches!(item.id, Field::Is(_)) => {
-                "item_reference".into()
-            }
-            Field::Absent => "message".into(),
+        let is_reference = !item.has("role") && item.has("id");
+        let kind = match item.opt_word(path, "type")? {
+            Some(kind) => kind,
+            None if is_reference => "item_reference".into(),
+            None => "message".into(),
         };
         match &*kind {
             "message" => self.message(item, path),
@@ -336,11 +263,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn message(&mut self, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
+    fn message(&mut self, mut item: Members<'a>, path: &Path) -> Result<(), ApiError> {
         let role_path = path.key("role");
-        let role = item.role.need(&role_path)?;
+        let role = item.word(path, "role")?;
         let path = path.key("content");
-        let parts = shown(item.content.need(&path)?, &path, &mut self.request.dropped)?;
+        let parts = shown(item.field("content").need(&path)?, &path, &mut self.request.dropped)?;
         for part in parts {
             match (&*role, part) {
                 ("system" | "developer", Part::Text(text)) if self.turns.is_empty() => {
@@ -360,13 +287,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn call(&mut self, kind: &str, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
-        let call_id = item.call_id.opt(&path.key("call_id"))?;
+    fn call(&mut self, kind: &str, mut item: Members<'a>, path: &Path) -> Result<(), ApiError> {
+        let call_id = item.opt(path, "call_id")?;
         let id = match call_id {
             Some(id) => Some(id),
-            None => item.id.opt(&path.key("id"))?,
+            None => item.opt(path, "id")?,
         };
-        let namespace = item.namespace.opt(&path.key("namespace"))?.filter(|text| !text.is_empty());
+        let namespace = item.opt_word(path, "namespace")?.filter(|text| !text.is_empty());
         let namespace = namespace.as_deref();
         let action = |raw: Option<&'a str>, key| match raw {
             Some(action) if action.starts_with('{') => Ok(compact(action)),
@@ -375,42 +302,42 @@ impl<'a> Reader<'a> {
         };
         let (name, arguments) = match kind {
             "function_call" => {
-                let name =
-                    self.names.called(namespace, item.name.need(&path.key("name"))?, ToolKind::Function);
-                (name, call_arguments(item.arguments, &path.key("arguments"))?)
+                let name = self.names.called(namespace, item.need(path, "name")?, ToolKind::Function);
+                (name, call_arguments(item.raw("arguments"), &path.key("arguments"))?)
             }
             "custom_tool_call" => {
-                let name = self.names.called(namespace, item.name.need(&path.key("name"))?, ToolKind::Custom);
-                let input = item.input.opt(&path.key("input"))?.unwrap_or_default();
+                let name = self.names.called(namespace, item.need(path, "name")?, ToolKind::Custom);
+                let input = item.opt_word(path, "input")?.unwrap_or_default();
                 (name, custom_arguments(&input).into())
             }
             "apply_patch_call" => (
                 self.names.called(None, "apply_patch".into(), ToolKind::ApplyPatch),
-                action(item.operation, "operation")?,
+                action(item.raw("operation"), "operation")?,
             ),
-            "shell_call" => {
-                (self.names.called(None, "shell".into(), ToolKind::Shell), action(item.action, "action")?)
-            }
+            "shell_call" => (
+                self.names.called(None, "shell".into(), ToolKind::Shell),
+                action(item.raw("action"), "action")?,
+            ),
             _ => (
                 self.names.called(None, "local_shell".into(), ToolKind::LocalShell),
-                action(item.action, "action")?,
+                action(item.raw("action"), "action")?,
             ),
         };
         self.turns.call(id, name, arguments, None);
         Ok(())
     }
 
-    fn output(&mut self, kind: &str, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
-        let call_id = item.call_id.opt(&path.key("call_id"))?;
+    fn output(&mut self, kind: &str, mut item: Members<'a>, path: &Path) -> Result<(), ApiError> {
+        let call_id = item.opt(path, "call_id")?;
         // The output of a local shell has the call's id in `id`.
         let id = match call_id {
             Some(id) => Some(id),
-            None if kind == "local_shell_call_output" => item.id.opt(&path.key("id"))?,
+            None if kind == "local_shell_call_output" => item.opt(path, "id")?,
             None => return Err(path.key("call_id").error("is missing; it must be a string")),
         };
-        let failed = item.status.opt(&path.key("status"))?.as_deref() == Some("failed");
+        let failed = item.opt_word(path, "status")?.as_deref() == Some("failed");
         let path = path.key("output");
-        let parts = match item.output.opt(&path)? {
+        let parts = match item.field("output").opt(&path)? {
             Some(output) => shown(output, &path, &mut self.request.dropped)?,
             None => Vec::new(),
         };
@@ -419,8 +346,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Only what carries our own mark is understood: what OpenAI encrypted nobody else can read.
-    fn reasoning(&mut self, item: Item<'a>, path: &Path) -> Result<(), ApiError> {
-        let encrypted = item.encrypted_content.opt(&path.key("encrypted_content"))?;
+    fn reasoning(&mut self, mut item: Members<'a>, path: &Path) -> Result<(), ApiError> {
+        let encrypted = item.opt_word(path, "encrypted_content")?;
         if let Some(data) = encrypted.as_deref().and_then(|text| text.strip_prefix(MARK_REDACTED)) {
             self.turns.push(Role::Assistant, Part::RedactedThinking(data.to_owned().into()));
             return Ok(());
@@ -431,10 +358,10 @@ impl<'a> Reader<'a> {
         let summary_path = path.key("summary");
         let mut texts = Vec::new();
         // `content` is the whole of it where a model shows that.
-        if let Some(Content::Parts(blocks)) = item.content.opt(&content_path)? {
+        if let Some(Content::Parts(blocks)) = item.field("content").opt(&content_path)? {
             collect_texts(blocks, &content_path, &mut texts)?;
         }
-        let summary = item.summary.opt(&summary_path)?.unwrap_or_default();
+        let summary = item.field("summary").opt(&summary_path)?.unwrap_or_default();
         if texts.is_empty() {
             collect_texts(summary, &summary_path, &mut texts)?;
         }
@@ -461,16 +388,16 @@ fn read_choice<'a>(
         "required" => Ok(ToolChoice::Required),
         _ => Err(path.error("must be none, auto, required or an object")),
     };
-    let named = |choice: ToolDef<'a>, path: &Path| -> Result<Cow<'a, str>, ApiError> {
-        let namespace = choice.namespace.opt(&path.key("namespace"))?;
-        Ok(names.chosen(namespace.as_deref(), choice.name.need(&path.key("name"))?))
+    let named = |mut choice: Members<'a>, path: &Path| -> Result<Cow<'a, str>, ApiError> {
+        let namespace = choice.opt_word(path, "namespace")?;
+        Ok(names.chosen(namespace.as_deref(), choice.need(path, "name")?))
     };
-    let choice: Option<TextOr<'a, ToolDef<'a>>> = body.take("tool_choice")?;
+    let choice: Option<TextOr<'a>> = body.take("tool_choice")?;
     request.tool_choice = match choice {
         None => None,
         Some(TextOr::Text(text)) => Some(word(&text, &path)?),
         Some(TextOr::Object(mut choice)) => {
-            let kind = std::mem::take(&mut choice.r#type).need(&path.key("type"))?;
+            let kind = choice.word(&path, "type")?;
             match &*kind {
                 "function" | "custom" => Some(ToolChoice::Tool(named(choice, &path)?)),
                 "shell" | "apply_patch" | "local_shell" => {
@@ -479,17 +406,17 @@ fn read_choice<'a>(
                 "allowed_tools" => {
                     let list = path.key("tools");
                     let mut kept = Vec::new();
-                    for (at, tool) in choice.tools.need(&list)?.each() {
+                    for (at, tool) in choice.field::<List<'a>>("tools").need(&list)?.each() {
                         let path = list.at(at);
-                        let Object(tool) = tool.need(&path)?;
+                        let tool = tool.need(&path)?;
                         // Hosted tools have no name, and are not offered anyway.
-                        if !matches!(tool.name, Field::Absent) {
+                        if tool.has("name") {
                             kept.push(named(tool, &path)?);
                         }
                     }
                     keep(request, &kept);
                     let path = path.key("mode");
-                    let mode = choice.mode.opt(&path)?.unwrap_or("auto".into());
+                    let mode = choice.field::<Cow<_>>("mode").opt(&path)?.unwrap_or("auto".into());
                     Some(word(&mode, &path)?)
                 }
                 other => {
@@ -536,7 +463,7 @@ fn read_extras<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result<(),
     // Counts calls of hosted tools, of which there are none.
     body.whole("max_tool_calls")?;
     // Obfuscation hides lengths on OpenAI's own wire.
-    body.take::<Object<Members<'a>>>("stream_options")?;
+    body.take::<Members<'a>>("stream_options")?;
     Ok(())
 }
 
@@ -550,33 +477,35 @@ fn read_parameters<'a>(body: &mut Body<'a>, request: &mut Request<'a>) -> Result
     if request.user.is_none() {
         request.user = body.take("safety_identifier")?;
     }
-    let reasoning: Option<Object<ReasoningOptions<'a>>> = body.take("reasoning")?;
-    if let Some(Object(reasoning)) = reasoning {
-        let word = reasoning.effort.opt(&Path::Top("reasoning").key("effort"))?;
+    let reasoning: Option<Members<'a>> = body.take("reasoning")?;
+    if let Some(mut reasoning) = reasoning {
+        let word = reasoning.opt_word(&Path::Top("reasoning"), "effort")?;
         request.reasoning.effort = word.as_deref().and_then(effort);
         if word.is_some() && request.reasoning.effort.is_none() {
             note(&mut request.dropped, "reasoning.effort");
         }
-        for (name, value) in [("reasoning.context", reasoning.context), ("reasoning.mode", reasoning.mode)] {
+        for (name, value) in
+            [("reasoning.context", reasoning.raw("context")), ("reasoning.mode", reasoning.raw("mode"))]
+        {
             if value.is_some() {
                 note(&mut request.dropped, name);
             }
         }
     }
     let path = Path::Top("text");
-    let text: Option<Object<TextOptions<'a>>> = body.take("text")?;
-    if let Some(Object(text)) = text {
-        request.chat_only.extend(text.verbosity.map(|value| ("verbosity", value)));
+    let text: Option<Members<'a>> = body.take("text")?;
+    if let Some(mut text) = text {
+        request.chat_only.extend(text.raw("verbosity").map(|value| ("verbosity", value)));
         let path = path.key("format");
-        if let Some(Object(format)) = text.format.opt(&path)? {
-            match &*format.r#type.need(&path.key("type"))? {
+        if let Some(mut format) = text.field::<Members<'a>>("format").opt(&path)? {
+            match &*format.word(&path, "type")? {
                 "text" => {}
                 "json_object" => request.format = Format::JsonObject,
                 "json_schema" => {
                     request.format = Format::JsonSchema {
-                        name: format.name.opt(&path.key("name"))?,
-                        schema: schema(format.schema, &path.key("schema"))?,
-                        strict: format.strict.opt(&path.key("strict"))?.unwrap_or(false),
+                        name: format.opt(&path, "name")?,
+                        schema: schema(format.raw("schema"), &path.key("schema"))?,
+                        strict: format.opt(&path, "strict")?.unwrap_or(false),
                     };
                 }
                 _ => note(&mut request.dropped, "text.format"),

@@ -1,37 +1,14 @@
 //! Parts of Responses items: messages, outputs, summaries; the tools that need no definition (openai-responses §2, §3).
 
 use super::super::error::ApiError;
-use super::super::model::{Part, Source, Text, ToolKind};
-use super::fields::{Content, Field, List, Object, Path, TextOr, object};
+use super::super::model::{Part, Source, ToolKind};
+use super::fields::{Content, List, Path, TextOr};
 use super::parts::{file, left_out, source};
 use std::borrow::Cow;
 
-object! {
-    /// Any part of a message, an output or a summary.
-    pub(super) struct Block<'a> {
-        r#type: Field<Cow<'a, str>>,
-        text: Field<Text<'a>>,
-        refusal: Field<Text<'a>>,
-        image_url: Field<TextOr<'a, ImageUrl<'a>>>,
-        file_data: Field<Cow<'a, str>>,
-        file_url: Field<Cow<'a, str>>,
-        filename: Field<Cow<'a, str>>,
-        stdout: Field<Cow<'a, str>>,
-        stderr: Field<Cow<'a, str>>,
-        outcome: Option<&'a str>,
-    }
-}
-
-object! {
-    /// Chat's form of an address, which some clients send here, too.
-    pub(super) struct ImageUrl<'a> {
-        url: Field<Cow<'a, str>>,
-    }
-}
-
 /// The parts of a message or an output.
 pub(super) fn shown<'a>(
-    content: Content<'a, Block<'a>>,
+    content: Content<'a>,
     path: &Path,
     dropped: &mut Vec<String>,
 ) -> Result<Vec<Part<'a>>, ApiError> {
@@ -43,32 +20,32 @@ pub(super) fn shown<'a>(
     let mut parts = Vec::with_capacity(blocks.len());
     for (at, block) in blocks.each() {
         let path = path.at(at);
-        let Object(block) = block.need(&path)?;
-        if !matches!(block.stdout, Field::Absent) {
-            let stdout = block.stdout.need(&path.key("stdout"))?;
-            let stderr = block.stderr.opt(&path.key("stderr"))?.unwrap_or_default();
-            let outcome = block.outcome.unwrap_or_default();
+        let mut block = block.need(&path)?;
+        if block.has("stdout") {
+            let stdout = block.word(&path, "stdout")?;
+            let stderr = block.opt_word(&path, "stderr")?.unwrap_or_default();
+            let outcome = block.raw("outcome").unwrap_or_default();
             parts.push(Part::Text(format!("{stdout}{stderr}\n{outcome}").trim().to_owned().into()));
             continue;
         }
-        let kind = block.r#type.need(&path.key("type"))?;
+        let kind = block.word(&path, "type")?;
         parts.push(match &*kind {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
-                Part::Text(block.text.need(&path.key("text"))?)
+                Part::Text(block.need(&path, "text")?)
             }
-            "refusal" => Part::Refusal(block.refusal.need(&path.key("refusal"))?),
+            "refusal" => Part::Refusal(block.need(&path, "refusal")?),
             "input_image" => {
                 let path = path.key("image_url");
-                match block.image_url.opt(&path)? {
+                match block.field("image_url").opt(&path)? {
                     Some(TextOr::Text(url)) => Part::Image(source(url)),
-                    Some(TextOr::Object(image)) => Part::Image(source(image.url.need(&path.key("url"))?)),
+                    Some(TextOr::Object(mut image)) => Part::Image(source(image.need(&path, "url")?)),
                     None => left_out("image file_id", dropped),
                 }
             }
             "input_file" => {
-                let name = block.filename.opt(&path.key("filename"))?;
-                let data = block.file_data.opt(&path.key("file_data"))?;
-                let url = block.file_url.opt(&path.key("file_url"))?;
+                let name = block.opt(&path, "filename")?;
+                let data = block.opt(&path, "file_data")?;
+                let url = block.opt(&path, "file_url")?;
                 match (data, url) {
                     (Some(data), _) => file(data, name),
                     (None, Some(url)) => Part::Document { source: Source::Url(url), name },
@@ -84,14 +61,14 @@ pub(super) fn shown<'a>(
 
 /// The texts of a summary or of shown reasoning.
 pub(super) fn collect_texts<'a>(
-    blocks: List<'a, Block<'a>>,
+    blocks: List<'a>,
     path: &Path,
     out: &mut Vec<Cow<'a, str>>,
 ) -> Result<(), ApiError> {
     for (at, block) in blocks.each() {
         let path = path.at(at);
-        let Object(block) = block.need(&path)?;
-        out.extend(block.text.opt(&path.key("text"))?.filter(|text| !text.is_empty()).map(Text::into_cow));
+        let mut block = block.need(&path)?;
+        out.extend(block.opt_word(&path, "text")?.filter(|text| !text.is_empty()));
     }
     Ok(())
 }
