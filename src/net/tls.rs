@@ -13,8 +13,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::SigningKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, PeerIncompatible, RootCertStore,
 };
@@ -38,8 +40,9 @@ impl TlsConfig {
             }
         }
         // Explicit, so that nothing global decides. It supports both versions, so this cannot fail.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let provider =
+            CryptoProvider { key_provider: &NoClientKeys, ..rustls::crypto::ring::default_provider() };
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|err| TlsSetupError { path: PathBuf::new(), why: Why::Rustls(err) })?
             .with_root_certificates(roots)
@@ -47,6 +50,17 @@ impl TlsConfig {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(TLS_SESSIONS_MAX)));
         Ok(Self(Arc::new(config)))
+    }
+}
+
+/// Providers know their clients by API keys, not by certificates. What would sign with a private key stays out of the
+/// binary.
+#[derive(Debug)]
+struct NoClientKeys;
+
+impl KeyProvider for NoClientKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General("no client certificates".to_owned()))
     }
 }
 
