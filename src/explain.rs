@@ -249,7 +249,6 @@ impl Rehearsal {
         };
         let standing = |place: usize| standings.get(place).copied().unwrap_or(Standing::Open);
         let records = walk.records().map(|record| (record.backend, fate(record)));
-        let mut fates: Vec<_> = records.map(|(place, fate)| (place, fate, standing(place))).collect();
         let refusal = tried.is_empty().then(|| match walk.outcome(&ledger, time) {
             Outcome::AllUnfit { .. } => {
                 "It fits nowhere: the client is told so (400), and nobody is asked.".into()
@@ -265,7 +264,12 @@ impl Rehearsal {
         // A random order says nothing: as they stand in the config.
         let by_walk = state.config.selection == Selection::LeastUsed;
         let priority = |place: usize| state.config.backends.get(place).map(|config| config.priority);
-        fates.sort_by_key(|(place, ..)| (priority(*place), if by_walk { 0 } else { *place }));
+        let key = |place: usize| (priority(place), if by_walk { 0 } else { place });
+        let mut fates: Vec<(usize, Fate, Standing)> = Vec::new();
+        for (place, fate) in records {
+            let at = fates.partition_point(|(other, ..)| key(*other) <= key(place));
+            fates.insert(at, (place, fate, standing(place)));
+        }
         Self { fates, refusal }
     }
 }

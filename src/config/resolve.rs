@@ -56,14 +56,13 @@ pub fn from_environment(env: &dyn Fn(&str) -> Option<String>) -> Config {
             }
         }
         match from_preset(preset, &key) {
-            Ok(backend) => backends.push(backend),
+            Ok(backend) => add(&mut backends, backend),
             Err(what) => warnings.push(format!("{variable} is not used: it {what}")),
         }
     }
     if backends.is_empty() {
         backends.push(demo("demo", "demo", "demo", 1));
     }
-    backends.sort_by_key(|backend| backend.priority);
     let mut server = Server::default();
     if let Some(port) = filled("PORT") {
         match port.parse::<u16>() {
@@ -121,6 +120,12 @@ impl Server {
     }
 }
 
+/// Behind those of its priority. Sorting them all at the end would be 4 KB for each such list.
+fn add(backends: &mut Vec<Backend>, backend: Backend) {
+    let at = backends.partition_point(|other| other.priority <= backend.priority);
+    backends.insert(at, backend);
+}
+
 fn config(root: &Item<'_>) -> Result<Config, Problem> {
     let default = Config::default();
     let mut warnings = Vec::new();
@@ -135,7 +140,7 @@ fn config(root: &Item<'_>) -> Result<Config, Problem> {
             return Err(entries.problem("must list at least one backend"));
         }
         for entry in entries.items() {
-            backends.push(backend(&entry, priority, &mut warnings)?);
+            add(&mut backends, backend(&entry, priority, &mut warnings)?);
         }
     }
     if backends.is_empty() {
@@ -143,7 +148,6 @@ fn config(root: &Item<'_>) -> Result<Config, Problem> {
             "must list at least one group with `priority` and `backends`; see config.yaml.example",
         ));
     }
-    backends.sort_by_key(|backend| backend.priority);
     let routing =
         root.get("model_routing").word(&[("any", ModelRouting::Any), ("match", ModelRouting::Match)])?;
     let selection = root.get("selection").word(&[

@@ -18,7 +18,6 @@ use crate::route::plan::{self, Candidate, Routing, Walk, candidates};
 use crate::route::saved::Saved;
 use crate::route::{Now, mask};
 use crate::secret::Secret;
-use std::cmp::Reverse;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -221,17 +220,18 @@ impl State {
 }
 
 fn hosts(upstreams: &[Upstream]) -> Vec<String> {
-    let mut hosts = Vec::new();
+    let mut hosts: Vec<String> = Vec::new();
     for upstream in upstreams {
         let Via::Http(http) = &upstream.via else { continue };
         let route = &http.origin.route;
-        hosts.push(route.host.clone());
-        hosts.extend(route.proxy.as_ref().map(|proxy| proxy.host.clone()));
+        for host in [Some(&route.host), route.proxy.as_ref().map(|proxy| &proxy.host)].into_iter().flatten() {
+            // Names without a dot (`ollama` in a container network) are words as well.
+            if (host.contains(['.', ':']) || host == "localhost") && !hosts.contains(host) {
+                let at = hosts.partition_point(|other| other.len() >= host.len());
+                hosts.insert(at, host.clone());
+            }
+        }
     }
-    // Names without a dot (`ollama` in a container network) are words as well.
-    hosts.retain(|host| host.contains(['.', ':']) || host == "localhost");
-    hosts.sort_by_key(|host| Reverse(host.len()));
-    hosts.dedup();
     hosts
 }
 
@@ -242,20 +242,27 @@ fn secrets(config: &Config, upstreams: &[Upstream]) -> Vec<Secret> {
         BackendKind::Demo(_) => None,
     });
     let mut secrets: Vec<Secret> = Vec::new();
+    let mut add = |secret: Secret| {
+        let at = secrets.partition_point(|other| other.expose().len() >= secret.expose().len());
+        secrets.insert(at, secret);
+    };
     for http in http {
-        secrets.push(http.key.clone());
+        add(http.key.clone());
         for (_, value) in http.headers.iter().filter(|(name, _)| is_credential(name)) {
-            secrets.push(last_word(value));
+            add(last_word(value));
         }
     }
     for upstream in upstreams {
         let Via::Http(http) = &upstream.via else { continue };
         let credentials = http.origin.route.proxy.as_ref().and_then(|proxy| proxy.credentials.as_ref());
         let password = credentials.and_then(|pair| pair.expose().split_once(':'));
-        secrets.extend(password.map(|(_, password)| Secret::new(password)));
-        secrets.extend(http.origin.route.proxy_authorization().as_ref().map(last_word));
+        if let Some((_, password)) = password {
+            add(Secret::new(password));
+        }
+        if let Some(header) = http.origin.route.proxy_authorization() {
+            add(last_word(&header));
+        }
     }
-    secrets.sort_by_key(|secret| Reverse(secret.expose().len()));
     secrets
 }
 

@@ -445,12 +445,14 @@ impl Ledger {
     /// What is known of one backend. `None` if there is no such backend.
     pub fn report(&self, backend: usize, now: Instant) -> Option<Report> {
         let entry = self.entries.get(backend)?;
-        let mut windows = Vec::new();
+        let mut windows: Vec<WindowReport> = Vec::new();
         for at in Self::meters_of(entry, backend) {
             let limits = if at == entry.counted { entry.limits } else { Limits::default() };
-            windows.extend(self.places.get(at)?.meter.windows(&limits, now, &self.clock));
+            for window in self.places.get(at)?.meter.windows(&limits, now, &self.clock) {
+                let key = (window.span, window.unit);
+                windows.insert(windows.partition_point(|other| (other.span, other.unit) <= key), window);
+            }
         }
-        windows.sort_by_key(|window| (window.span, window.unit));
         Some(Report {
             // Of a request that says next to nothing.
             standing: self.standing(backend, OUTPUT_TOKENS_RESERVED, now),
