@@ -4,7 +4,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::limits::{BENCH_MONTH, CAREFUL_SUCCESSES, CAREFUL_TIME, TOLD_FACTS_MAX};
 use crate::provider::ratelimit::{Span, Unit, WAIT_MAX, unix_ms};
@@ -19,7 +20,7 @@ use crate::route::verdict::Class;
 const VERSION: u64 = 1;
 
 /// A ledger, saved. All times are milliseconds since 1970.
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq)]
 pub struct Saved {
     version: u64,
     /// When.
@@ -30,62 +31,62 @@ pub struct Saved {
 }
 
 /// What is known of a backend, key, account or provider.
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq)]
 struct SavedPlace {
     /// In hexadecimal. Equal backends have equal ones, in the order of the config.
     id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     told: Option<SavedEnd>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     guessed: Option<SavedEnd>,
     /// Number of failures in a row and the time of the last one, by kind.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     steps: Vec<(u32, Option<i64>)>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     warned: Option<String>,
     /// How many still have to succeed one by one after a limit, when it was noted, and until when that counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     careful: Option<(u32, i64, i64)>,
     /// Beginning of the second, requests, tokens.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     minute: Vec<(i64, u64, u64)>,
     /// The same by quarters of an hour, where the day slides.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     day: Vec<(i64, u64, u64)>,
     /// Beginning and end of the day, requests, tokens, where it ends at some midnight.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     today: Option<(i64, i64, u64, u64)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     facts: Vec<SavedFact>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     learned: Option<SavedAbilities>,
 }
 
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq)]
 struct SavedEnd {
     until: i64,
     since: i64,
     class: String,
 }
 
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq)]
 struct SavedFact {
     unit: String,
     span: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
     remaining: u64,
     ends: i64,
 }
 
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Serialize, PartialEq)]
 struct SavedAbilities {
     at: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     vision: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tools: Option<bool>,
 }
 
@@ -115,16 +116,19 @@ impl Saved {
     /// # Errors
     /// Why it cannot be used.
     pub fn parse(text: &str) -> Result<Self, Unreadable> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u64,
-        }
-        let damaged = |e: serde_json::Error| Unreadable::Damaged(e.to_string());
-        let Version { version } = serde_json::from_str(text).map_err(damaged)?;
+        let file: Value = serde_json::from_str(text).map_err(|e| Unreadable::Damaged(e.to_string()))?;
+        let damaged = |what: &str| Unreadable::Damaged(format!("{what} is not what it should be"));
+        let version = file.get("version").and_then(Value::as_u64).ok_or_else(|| damaged("`version`"))?;
         if version != VERSION {
             return Err(Unreadable::Version(version));
         }
-        serde_json::from_str(text).map_err(damaged)
+        let saved = file.get("saved").and_then(Value::as_i64).ok_or_else(|| damaged("`saved`"))?;
+        let salt = file.get("salt").and_then(read_salt).ok_or_else(|| damaged("`salt`"))?;
+        let places = file.get("places").and_then(Value::as_array).ok_or_else(|| damaged("`places`"))?;
+        let places = places.iter().enumerate();
+        let places =
+            places.map(|(at, place)| read_place(place).ok_or_else(|| damaged(&format!("`places[{at}]`"))));
+        Ok(Self { version, saved, salt, places: places.collect::<Result<_, _>>()? })
     }
 
     /// As it is written, on one line.
@@ -210,6 +214,110 @@ fn nothing() -> SavedPlace {
         facts: Vec::new(),
         learned: None,
     }
+}
+
+// Read by hand: what serde derives for the same is three times as much code.
+
+fn read_salt(salt: &Value) -> Option<[String; 2]> {
+    match salt.as_array()?.as_slice() {
+        [first, second] => Some([string(first)?, string(second)?]),
+        _ => None,
+    }
+}
+
+fn read_place(place: &Value) -> Option<SavedPlace> {
+    Some(SavedPlace {
+        id: string(place.get("id")?)?,
+        told: optional(place, "told", read_end)?,
+        guessed: optional(place, "guessed", read_end)?,
+        steps: list(place, "steps", read_steps)?,
+        warned: optional(place, "warned", string)?,
+        careful: optional(place, "careful", read_careful)?,
+        minute: list(place, "minute", read_slot)?,
+        day: list(place, "day", read_slot)?,
+        today: optional(place, "today", read_today)?,
+        facts: list(place, "facts", read_fact)?,
+        learned: optional(place, "learned", read_abilities)?,
+    })
+}
+
+fn read_end(end: &Value) -> Option<SavedEnd> {
+    let time = |name| end.get(name)?.as_i64();
+    Some(SavedEnd { until: time("until")?, since: time("since")?, class: string(end.get("class")?)? })
+}
+
+fn read_steps(steps: &Value) -> Option<(u32, Option<i64>)> {
+    match steps.as_array()?.as_slice() {
+        [count, Value::Null] => Some((count_of(count)?, None)),
+        [count, last] => Some((count_of(count)?, Some(last.as_i64()?))),
+        _ => None,
+    }
+}
+
+fn read_careful(careful: &Value) -> Option<(u32, i64, i64)> {
+    match careful.as_array()?.as_slice() {
+        [left, since, until] => Some((count_of(left)?, since.as_i64()?, until.as_i64()?)),
+        _ => None,
+    }
+}
+
+fn read_slot(slot: &Value) -> Option<(i64, u64, u64)> {
+    match slot.as_array()?.as_slice() {
+        [begins, requests, tokens] => Some((begins.as_i64()?, requests.as_u64()?, tokens.as_u64()?)),
+        _ => None,
+    }
+}
+
+fn read_today(today: &Value) -> Option<(i64, i64, u64, u64)> {
+    match today.as_array()?.as_slice() {
+        [began, ends, requests, tokens] => {
+            Some((began.as_i64()?, ends.as_i64()?, requests.as_u64()?, tokens.as_u64()?))
+        }
+        _ => None,
+    }
+}
+
+fn read_fact(fact: &Value) -> Option<SavedFact> {
+    Some(SavedFact {
+        unit: string(fact.get("unit")?)?,
+        span: string(fact.get("span")?)?,
+        limit: optional(fact, "limit", Value::as_u64)?,
+        remaining: fact.get("remaining")?.as_u64()?,
+        ends: fact.get("ends")?.as_i64()?,
+    })
+}
+
+fn read_abilities(learned: &Value) -> Option<SavedAbilities> {
+    Some(SavedAbilities {
+        at: learned.get("at")?.as_i64()?,
+        context: optional(learned, "context", Value::as_u64)?,
+        vision: optional(learned, "vision", Value::as_bool)?,
+        tools: optional(learned, "tools", Value::as_bool)?,
+    })
+}
+
+/// `Some(None)` if there is none, `None` if it makes no sense.
+fn optional<T>(object: &Value, name: &str, read: fn(&Value) -> Option<T>) -> Option<Option<T>> {
+    match object.get(name) {
+        None | Some(Value::Null) => Some(None),
+        Some(value) => read(value).map(Some),
+    }
+}
+
+/// Empty if there is none, `None` if something in it makes no sense.
+fn list<T>(object: &Value, name: &str, read: fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    match object.get(name) {
+        None => Some(Vec::new()),
+        Some(values) => values.as_array()?.iter().map(read).collect(),
+    }
+}
+
+fn string(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn count_of(value: &Value) -> Option<u32> {
+    u32::try_from(value.as_u64()?).ok()
 }
 
 fn save_place(place: &Place, clock: &Clock, now: Instant) -> SavedPlace {
