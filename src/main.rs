@@ -23,6 +23,7 @@ use smol::lock::Mutex;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -399,7 +400,8 @@ async fn drain(shared: &Shared, signals: &mut Signals) {
         while let Some(Ok(Signal::Hup)) = signals.next().await {}
         log::info!("ending at once");
     };
-    if with_deadline(Instant::now() + DRAIN_TIME, shared.connections.all_ended().or(again)).await.is_err() {
+    let ended = pin!(shared.connections.all_ended().or(again));
+    if with_deadline(Instant::now() + DRAIN_TIME, ended).await.is_err() {
         log::warn!("some requests did not end in time");
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -33,16 +33,19 @@ pub fn sleep_until(when: Instant) -> Sleep {
 }
 
 /// Runs `f` until `when` at the latest. `f` is polled first: a result that is there wins over a passed deadline.
-pub async fn with_deadline<F: Future>(when: Instant, f: F) -> Result<F::Output, Elapsed> {
-    let mut f = pin!(f);
+///
+/// A large future comes pinned: one that is handed over by value has two places in the memory of whoever awaits this.
+pub fn with_deadline<F: Future + Unpin>(
+    when: Instant,
+    mut f: F,
+) -> impl Future<Output = Result<F::Output, Elapsed>> {
     let mut sleep = sleep_until(when);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = f.as_mut().poll(cx) {
+    poll_fn(move |cx| {
+        if let Poll::Ready(output) = Pin::new(&mut f).poll(cx) {
             return Poll::Ready(Ok(output));
         }
         Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
     })
-    .await
 }
 
 /// Wakes what sleeps. The program spawns this once on its executor, before anything that sets a deadline is
@@ -215,6 +218,7 @@ impl Drop for Driver {
 mod tests {
     use super::*;
     use futures_lite::future::{block_on, or, yield_now};
+    use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -233,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_result_that_is_there_wins_over_a_passed_deadline() {
-        assert_eq!(run(with_deadline(after(0), async { 7 })), Ok(7));
+        assert_eq!(run(with_deadline(after(0), pin!(async { 7 }))), Ok(7));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -124,7 +124,7 @@ pub async fn dial(route: &Route, times: DialTimes) -> Result<Conn, DialError> {
         Some(proxy) => (proxy.host.as_str(), proxy.port),
         None => (route.host.as_str(), route.port),
     };
-    let plain = match with_deadline(after(times.connect), connect(host, port)).await {
+    let plain = match with_deadline(after(times.connect), pin!(connect(host, port))).await {
         Ok(Ok(plain)) => plain,
         Ok(Err(err)) if route.proxy.is_some() => return Err(DialError::Proxy(err.to_string())),
         Ok(Err(err)) => return Err(err),
@@ -132,7 +132,7 @@ pub async fn dial(route: &Route, times: DialTimes) -> Result<Conn, DialError> {
     };
     let Some(tls) = &route.tls else { return Ok(Conn::Plain(plain)) };
     if route.proxy.is_some() {
-        with_deadline(after(times.connect), tunnel(&plain, route))
+        with_deadline(after(times.connect), pin!(tunnel(&plain, route)))
             .await
             .map_err(|_| DialError::Timeout(Phase::Proxy))??;
     }

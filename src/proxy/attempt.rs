@@ -22,6 +22,7 @@ use crate::provider::ratelimit::{told, unix_ms};
 use crate::route::Now;
 use crate::route::verdict::{Failure, Judged, Learned, Phase, Verdict, judge_answer, judge_failure};
 use crate::secret::Secret;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -92,7 +93,7 @@ async fn over_http(
 ) -> Result<Answer, Failed> {
     let deadline = job.deadline(http.timeout);
     let endpoint = if http.protocol == Protocol::OpenAi { Endpoint::Chat } else { Endpoint::Messages };
-    let mut response = match with_deadline(deadline, send(pool, upstream, http, endpoint, job)).await {
+    let mut response = match with_deadline(deadline, pin!(send(pool, upstream, http, endpoint, job))).await {
         Ok(sent) => sent.map_err(failure_of)?,
         Err(_) => return Err(Failure::Timeout(Phase::Head).into()),
     };
@@ -123,7 +124,7 @@ async fn over_http(
 }
 
 async fn read_text(response: &mut Response, deadline: Instant) -> Result<String, Failed> {
-    let body = match with_deadline(deadline, response.read_to_end(ANSWER_BYTES_MAX)).await {
+    let body = match with_deadline(deadline, pin!(response.read_to_end(ANSWER_BYTES_MAX))).await {
         Ok(body) => body.map_err(failure_of)?,
         Err(_) => return Err(Failure::Timeout(Phase::Body).into()),
     };
@@ -323,7 +324,7 @@ async fn first_content(
     deadline: Instant,
 ) -> Result<Answer, Failed> {
     while !relay.has_content && relay.state == State::Running {
-        if with_deadline(deadline, relay.advance()).await.is_err() {
+        if with_deadline(deadline, pin!(relay.advance())).await.is_err() {
             return Err(Failure::Timeout(Phase::FirstContent).into());
         }
     }
@@ -357,7 +358,7 @@ async fn refused(mut response: Response, upstream: &Upstream, secrets: &[Secret]
         {}
     };
     // Whatever has come by then has to do: the status says most.
-    let _ = with_deadline(Instant::now() + ERROR_BODY_TIME, read).await;
+    let _ = with_deadline(Instant::now() + ERROR_BODY_TIME, pin!(read)).await;
     body.truncate(ERROR_BODY_BYTES_MAX);
     let head = response.head.clone();
     if coding(&head).is_some() {

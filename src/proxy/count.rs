@@ -11,6 +11,7 @@ use crate::dialect::request::estimate;
 use crate::limits::{COUNT_TIME, ERROR_BODY_BYTES_MAX};
 use crate::net::deadline::with_deadline;
 use crate::respond::Reply;
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ pub async fn count_tokens(
     };
     if dialect == Dialect::Messages
         && let Some(counted) =
-            with_deadline(Instant::now() + COUNT_TIME, ask_backend(state, &ask, body, fields, id))
+            with_deadline(Instant::now() + COUNT_TIME, pin!(ask_backend(state, &ask, body, fields, id)))
                 .await
                 .ok()
                 .flatten()

@@ -12,6 +12,7 @@ use crate::net::deadline::with_deadline;
 use crate::respond::{Reply, Responder};
 use crate::route::verdict::{Failure, Phase, Verdict, judge_failure};
 use std::io;
+use std::pin::pin;
 use std::time::Instant;
 
 /// An answer, whose it is, and what is to be done with it.
@@ -98,7 +99,7 @@ async fn relay_frames(
             told = Instant::now();
         }
         // Counted from what the client was told: the provider's own comments are not passed on.
-        match with_deadline(told + KEEP_ALIVE_TIME, relay.advance()).await {
+        match with_deadline(told + KEEP_ALIVE_TIME, pin!(relay.advance())).await {
             Ok(()) => heard = Instant::now(),
             Err(_) if heard.elapsed() >= STREAM_SILENCE_TIME => return Ok(()),
             Err(_) => {

@@ -66,7 +66,7 @@ pub async fn answer(
     let model = model.chars().take(LOG_MODEL_CHARS_MAX).collect();
     let history = history.get().map_or(&[][..], |items| items.as_slice());
     let call = Call { ask: &ask, body: text, history, fields, id: out.id() };
-    let found = find(Search::new(state, call, reading), ask.stream(), out).await?;
+    let found = find(Box::new(Search::new(state, call, reading)), ask.stream(), out).await?;
     // Nothing can be tried again from here on.
     drop(body);
     let mut log =
@@ -125,8 +125,12 @@ fn remember<'h>(state: &State, ask: &Ask, history: &'h History) -> Result<&'h [S
 }
 
 /// Searches; a streaming client that hears nothing for too long gets comments meanwhile.
-async fn find<'s>(search: Search<'s, '_>, stream: bool, out: &mut Responder<'_>) -> io::Result<Found<'s>> {
-    // The search is large and ends before the delivery: it does not stay part of the connection's memory.
+async fn find<'s>(
+    mut search: Box<Search<'s, '_>>,
+    stream: bool,
+    out: &mut Responder<'_>,
+) -> io::Result<Found<'s>> {
+    // Both are large and end before the delivery: they do not stay part of the connection's memory.
     let mut search = Box::pin(search.run());
     if !stream {
         return Ok(search.await);

@@ -7,6 +7,7 @@ use crate::http::sse::SseParser;
 use crate::limits::{HELD_BYTES_MAX, STREAM_TAIL_TIME};
 use crate::net::client::{ExchangeError, Response};
 use crate::net::deadline::with_deadline;
+use std::pin::pin;
 use std::time::Instant;
 
 /// Where a stream comes from.
@@ -213,10 +214,10 @@ impl Relay {
         }
         if !response.is_done() {
             // What follows the end is not the client's. More than one piece of it costs the connection.
-            let tail = async {
+            let tail = pin!(async {
                 let _ = response.read(|_| ()).await;
                 response.read(|_| ()).await
-            };
+            });
             let ended = with_deadline(Instant::now() + STREAM_TAIL_TIME, tail).await;
             if !matches!(ended, Ok(Ok(false))) {
                 return;

@@ -18,6 +18,7 @@ use crate::route::ledger::Ticket;
 use crate::route::plan::{Outcome, Step, Walk};
 use crate::route::verdict::{Class, Scope, Verdict};
 use std::borrow::Cow;
+use std::pin::pin;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What a search found.
@@ -104,7 +105,7 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     /// Tries one backend after the other.
-    pub async fn run(mut self) -> Found<'s> {
+    pub async fn run(&mut self) -> Found<'s> {
         loop {
             let time = Instant::now();
             if time >= self.until {
@@ -129,7 +130,7 @@ impl<'s, 'a> Search<'s, 'a> {
                         log::debug!("[{}] nobody can take it now, waiting: {}", self.call.id, self.clauses());
                     }
                     // Either will do: the walk looks what has changed.
-                    let _ = with_deadline(until.min(self.until), self.state.bell.heard(rings)).await;
+                    let _ = with_deadline(until.min(self.until), pin!(self.state.bell.heard(rings))).await;
                 }
                 Step::Exhausted => return self.failed(),
             }

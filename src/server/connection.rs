@@ -17,7 +17,7 @@ use crate::net::deadline::with_deadline;
 use crate::respond::{Reply, Responder, write_all};
 use futures_lite::future::yield_now;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -117,7 +117,7 @@ async fn one_request(
 async fn read_head(io: &Plain, input: &mut Vec<u8>) -> Result<Option<RequestHead>, ApiError> {
     let mut scan = HeadScan::default();
     if input.is_empty() {
-        match with_deadline(Instant::now() + IDLE_TIME, fill(io, input)).await {
+        match with_deadline(Instant::now() + IDLE_TIME, pin!(fill(io, input))).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) | Err(_) => return Ok(None),
         }
@@ -132,7 +132,7 @@ async fn read_head(io: &Plain, input: &mut Vec<u8>) -> Result<Option<RequestHead
             Ok(None) => {}
             Err(e) => return Err(ApiError::new(e.status(), e.to_string())),
         }
-        match with_deadline(deadline, fill(io, input)).await {
+        match with_deadline(deadline, pin!(fill(io, input))).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return Ok(None),
             Err(_) => {
@@ -153,7 +153,7 @@ async fn linger(io: &Plain) {
     if io.shutdown_write().is_err() {
         return;
     }
-    let drain = async {
+    let drain = pin!(async {
         let (mut sink, mut dropped) = (Vec::new(), 0);
         while let Ok(n @ 1..) = fill(io, &mut sink).await {
             dropped += n;
@@ -162,7 +162,7 @@ async fn linger(io: &Plain) {
                 return;
             }
         }
-    };
+    });
     // The deadline is the point: whatever is left is not waited for.
     let _ = with_deadline(Instant::now() + LINGER_TIME, drain).await;
 }
@@ -210,7 +210,8 @@ impl Incoming<'_> {
             }
             deadline = body_deadline(deadline, bytes.len() - seen, Instant::now());
             seen = bytes.len();
-            match with_deadline(deadline, self.receive(&mut bytes)).await {
+            let received = with_deadline(deadline, pin!(self.receive(&mut bytes))).await;
+            match received {
                 Ok(Ok(1..)) => take_room(&mut share, &mut memory_wait, bytes.len() - seen).await?,
                 Ok(Ok(0) | Err(_)) => return Err(BodyFailure::Gone),
                 Err(_) => {
@@ -328,7 +329,7 @@ impl Incoming<'_> {
 /// Takes memory for `more` bytes of a body, waiting for others to end for what is left of `memory_wait`.
 async fn take_room(share: &mut Share, memory_wait: &mut Duration, more: usize) -> Result<(), BodyFailure> {
     let asked = Instant::now();
-    let room = with_deadline(asked + *memory_wait, share.grow(more)).await;
+    let room = with_deadline(asked + *memory_wait, pin!(share.grow(more))).await;
     *memory_wait = memory_wait.saturating_sub(asked.elapsed());
     room.map_err(|_| {
         let text = "Too many large requests are in flight; try again in a moment.";
