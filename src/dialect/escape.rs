@@ -35,12 +35,12 @@ pub fn push_inside(out: &mut String, text: &str) {
 }
 
 /// Where the first byte is that cannot stand for itself in a JSON string: `"`, `\` or a control character.
-#[inline]
+#[inline(always)]
 pub fn special(text: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
-    let (words, tail) = text.as_chunks::<8>();
-    for (count, word) in words.iter().enumerate() {
+    let mut rest = text;
+    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
         let word = u64::from_le_bytes(*word);
         // With this bit turned, `"` and the control characters are all that is below 0x21: one comparison for both.
         let quote_or_control = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
@@ -48,11 +48,17 @@ pub fn special(text: &[u8]) -> Option<usize> {
         // The high bit of each such byte. False ones stand behind a true one, and at what is beyond ASCII.
         let found = (quote_or_control | backslash) & HIGHS;
         if found != 0 && found & !word != 0 {
-            return Some(count * 8 + (found & !word).trailing_zeros() as usize / 8);
+            return Some(text.len() - rest.len() + (found & !word).trailing_zeros() as usize / 8);
         }
+        rest = behind;
     }
-    let at = tail.iter().position(|&b| b < 0x20 || b == b'"' || b == b'\\')?;
-    Some(words.len() * 8 + at)
+    while let Some((byte, behind)) = rest.split_first() {
+        if let 0..0x20 | b'"' | b'\\' = byte {
+            return Some(text.len() - rest.len());
+        }
+        rest = behind;
+    }
+    None
 }
 
 /// Resolves the escapes of a JSON string's inside, which the parser has checked. One allocation, where serde's takes

@@ -5,7 +5,6 @@
 //! costs a bit of memory a level and no stack.
 
 use super::escape::special;
-use super::splice::is_space;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -42,7 +41,7 @@ impl fmt::Display for Malformed {
 /// The first place at which the text is no JSON object.
 pub fn members(text: &str) -> Result<Vec<Member<'_>>, Malformed> {
     let mut scan = Scan::new(text);
-    scan.object().map_err(|what| Malformed::at(text.as_bytes(), scan.at, what))
+    scan.object().map_err(|what| scan.malformed(what))
 }
 
 /// A body as text.
@@ -67,40 +66,48 @@ impl Malformed {
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     text: &'a str,
-    /// Always beside an ASCII byte or at an end: a character boundary.
-    at: usize,
+    /// What is ahead. It begins beside an ASCII byte or at an end: at a character boundary.
+    rest: &'a [u8],
 }
 
 pub(super) type Step<T> = Result<T, &'static str>;
 
 impl<'a> Scan<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, rest: text.as_bytes() }
     }
 
     /// The text between two places.
+    #[inline(always)]
     pub(super) fn span(&self, span: Range<usize>) -> &'a str {
         self.text.get(span).unwrap_or_default()
     }
 
     /// What is wrong here.
     pub(super) fn malformed(&self, what: &'static str) -> Malformed {
-        Malformed::at(self.text.as_bytes(), self.at, what)
+        Malformed::at(self.text.as_bytes(), self.at(), what)
     }
 
+    #[inline(always)]
     pub(super) fn at(&self) -> usize {
-        self.at
+        self.text.len() - self.rest.len()
     }
 
     /// Goes on behind a byte that was peeked at.
+    #[inline(always)]
     pub(super) fn skip(&mut self) {
-        self.at = self.text.len().min(self.at + 1);
+        self.go(1);
+    }
+
+    #[inline(always)]
+    fn go(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
     /// Whether nothing is left but white space.
     pub(super) fn is_at_end(&mut self) -> bool {
         self.space();
-        self.at == self.text.len()
+        self.rest.is_empty()
     }
 
     fn object(&mut self) -> Step<Vec<Member<'a>>> {
@@ -109,19 +116,19 @@ impl<'a> Scan<'a> {
         self.take(b'{', "it must be a JSON object")?;
         self.space();
         if self.peek() == Some(b'}') {
-            self.at += 1;
+            self.skip();
         } else {
             loop {
                 let key = self.key()?;
                 let key = decoded(self.span(key));
                 self.space();
-                let start = self.at;
+                let start = self.at();
                 self.value()?;
-                members.push(Member { key, value: start..self.at });
+                members.push(Member { key, value: start..self.at() });
                 self.space();
                 match self.peek() {
-                    Some(b',') => self.at += 1,
-                    Some(b'}') => break self.at += 1,
+                    Some(b',') => self.skip(),
+                    Some(b'}') => break self.skip(),
                     _ => return Err("expected `,` or `}`"),
                 }
                 self.space();
@@ -130,29 +137,32 @@ impl<'a> Scan<'a> {
         if self.is_at_end() { Ok(members) } else { Err("something follows the object") }
     }
 
+    #[inline(always)]
     pub(super) fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.rest.first().copied()
     }
 
+    #[inline(always)]
     pub(super) fn space(&mut self) {
-        while self.peek().is_some_and(|b| is_space(b.into())) {
-            self.at += 1;
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.skip();
         }
     }
 
+    #[inline(always)]
     pub(super) fn take(&mut self, byte: u8, what: &'static str) -> Step<()> {
         if self.peek() != Some(byte) {
             return Err(what);
         }
-        self.at += 1;
+        self.skip();
         Ok(())
     }
 
     /// A key and its colon; where the key stands, quotes included.
     pub(super) fn key(&mut self) -> Step<Range<usize>> {
-        let start = self.at;
+        let start = self.at();
         self.string("expected a key in double quotes")?;
-        let end = self.at;
+        let end = self.at();
         self.space();
         self.take(b':', "expected `:`")?;
         Ok(start..end)
@@ -165,7 +175,7 @@ impl<'a> Scan<'a> {
             self.space();
             match self.peek() {
                 Some(b'{') => {
-                    self.at += 1;
+                    self.skip();
                     self.space();
                     open.push(true);
                     if self.peek() != Some(b'}') {
@@ -174,7 +184,7 @@ impl<'a> Scan<'a> {
                     }
                 }
                 Some(b'[') => {
-                    self.at += 1;
+                    self.skip();
                     self.space();
                     open.push(false);
                     if self.peek() != Some(b']') {
@@ -201,7 +211,7 @@ impl<'a> Scan<'a> {
             self.space();
             match (self.peek(), object) {
                 (Some(b','), _) => {
-                    self.at += 1;
+                    self.skip();
                     if object {
                         self.space();
                         self.key()?;
@@ -209,7 +219,7 @@ impl<'a> Scan<'a> {
                     return Ok(true);
                 }
                 (Some(b'}'), true) | (Some(b']'), false) => {
-                    self.at += 1;
+                    self.skip();
                     open.pop();
                 }
                 (None, _) => return Err("it ends too early"),
@@ -221,30 +231,30 @@ impl<'a> Scan<'a> {
     }
 
     pub(super) fn word(&mut self, word: &[u8]) -> Step<()> {
-        if !self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+        if !self.rest.starts_with(word) {
             return Err("expected a value");
         }
-        self.at += word.len();
+        self.go(word.len());
         Ok(())
     }
 
     pub(super) fn number(&mut self) -> Step<()> {
         const BAD: &str = "malformed number";
         if self.peek() == Some(b'-') {
-            self.at += 1;
+            self.skip();
         }
         match self.peek() {
-            Some(b'0') => self.at += 1,
+            Some(b'0') => self.skip(),
             _ => self.digits(BAD)?,
         }
         if self.peek() == Some(b'.') {
-            self.at += 1;
+            self.skip();
             self.digits(BAD)?;
         }
         if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
+            self.skip();
             if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
+                self.skip();
             }
             self.digits(BAD)?;
         }
@@ -253,11 +263,11 @@ impl<'a> Scan<'a> {
     }
 
     fn digits(&mut self, what: &'static str) -> Step<()> {
-        let start = self.at;
+        let start = self.at();
         while self.peek().is_some_and(|b| b.is_ascii_digit()) {
-            self.at += 1;
+            self.skip();
         }
-        if self.at > start { Ok(()) } else { Err(what) }
+        if self.at() > start { Ok(()) } else { Err(what) }
     }
 
     /// A string, and whether it has escapes.
@@ -265,14 +275,13 @@ impl<'a> Scan<'a> {
         self.take(b'"', what)?;
         let mut escapes = false;
         loop {
-            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-            let Some(plain) = special(rest) else {
-                self.at = self.text.len();
+            let Some(plain) = special(self.rest) else {
+                self.rest = &[];
                 return Err("a string that does not end");
             };
-            self.at += plain;
+            self.go(plain);
             match self.peek() {
-                Some(b'"') => break self.at += 1,
+                Some(b'"') => break self.skip(),
                 Some(b'\\') => self.escape()?,
                 _ => return Err("a control character in a string; write it as an escape"),
             }
@@ -283,15 +292,15 @@ impl<'a> Scan<'a> {
 
     fn escape(&mut self) -> Step<()> {
         const BAD: &str = "an unknown escape in a string";
-        self.at += 1;
+        self.skip();
         match self.peek() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.skip(),
             Some(b'u') => {
-                let digits = self.text.as_bytes().get(self.at + 1..self.at + 5).ok_or(BAD)?;
+                let digits = self.rest.get(1..5).ok_or(BAD)?;
                 if !digits.iter().all(u8::is_ascii_hexdigit) {
                     return Err(BAD);
                 }
-                self.at += 5;
+                self.go(5);
             }
             _ => return Err(BAD),
         }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{body::BodyLength, headers::is_token_byte, position};
+use super::{body::BodyLength, headers::is_token, headers::is_token_byte, position};
 pub use super::{
     head_error::{HeadError, RequestError, ResponseError},
     headers::{Headers, push_header},
@@ -290,7 +290,7 @@ fn request_line(line: &[u8]) -> Result<(Method, &str, Version), RequestError> {
     else {
         return Err(RequestError::RequestLine);
     };
-    if method.is_empty() || !method.bytes().all(is_token_byte) {
+    if !is_token(method.as_bytes()) {
         return Err(RequestError::RequestLine);
     }
     let version = match version {

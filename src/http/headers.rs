@@ -52,7 +52,14 @@ impl Headers {
 
     /// Value of the first field of that name, without surrounding white space.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.all(name).next()
+        let mut fields = &*self.fields;
+        while let Some((field, behind)) = fields.split_first() {
+            if self.is_named(field, name) {
+                return Some(self.slice(field.value_start, field.value_end));
+            }
+            fields = behind;
+        }
+        None
     }
 
     /// As `get`; `None` also if the value is not UTF-8.
@@ -62,15 +69,20 @@ impl Headers {
 
     /// Values of all fields of that name, in order.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        // A head is asked for some twenty names: bytes are compared, as making text of each name costs more.
         self.fields
             .iter()
-            .filter(move |field| {
-                self.slice(field.name_start, field.name_end).eq_ignore_ascii_case(name.as_bytes())
-            })
+            .filter(move |field| self.is_named(field, name))
             .map(|field| self.slice(field.value_start, field.value_end))
     }
 
+    /// A head is asked for some twenty names, and few are as long as the one that is asked for.
+    #[inline(always)]
+    fn is_named(&self, field: &Field, name: &str) -> bool {
+        usize::from(field.name_end - field.name_start) == name.len()
+            && is_same(self.slice(field.name_start, field.name_end), name.as_bytes())
+    }
+
+    #[inline(always)]
     fn slice(&self, start: u16, end: u16) -> &[u8] {
         self.bytes.get(start.into()..end.into()).unwrap_or_default()
     }
@@ -107,19 +119,47 @@ fn span(whole: &[u8], part: &[u8]) -> Option<(u16, u16)> {
 /// Writes one header line. Can never write a second one, nor end the head: a control character in `value` becomes a
 /// space, and a field whose name is not a token (RFC 9110 §5.6.2) is left out.
 pub fn push_header(out: &mut Vec<u8>, name: &str, value: &str) {
-    if name.is_empty() || !name.bytes().all(is_token_byte) {
+    if !is_token(name.as_bytes()) {
         return;
     }
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    out.extend(value.bytes().map(|b| if b.is_ascii_control() { b' ' } else { b }));
+    match super::position(value.as_bytes(), |b| b.is_ascii_control()) {
+        None => out.extend_from_slice(value.as_bytes()),
+        Some(_) => out.extend(value.bytes().map(|b| if b.is_ascii_control() { b' ' } else { b })),
+    }
     out.extend_from_slice(b"\r\n");
 }
 
+/// Two names without regard to case.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let (mut rest, mut others) = (a, b);
+    while let (Some((a, behind_a)), Some((b, behind_b))) = (rest.split_first(), others.split_first()) {
+        if a != b && (a ^ b != 0x20 || !matches!(a | 0x20, b'a'..=b'z')) {
+            return false;
+        }
+        (rest, others) = (behind_a, behind_b);
+    }
+    a.len() == b.len()
+}
+
+/// RFC 9110 §5.6.2, `token`.
+pub(super) fn is_token(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some((byte, behind)) = rest.split_first() {
+        if !is_token_byte(*byte) {
+            return false;
+        }
+        rest = behind;
+    }
+    !text.is_empty()
+}
+
 /// RFC 9110 §5.6.2, `tchar`.
+#[inline(always)]
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'#'..=b'\'' | b'!' | b'*' | b'+' | b'-' | b'.' | b'|' | b'~')
 }
 
 #[cfg(test)]
@@ -143,6 +183,18 @@ mod tests {
         assert_eq!(headers.get("hos"), None);
         let names: Vec<_> = headers.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["Host", "X-One", "x-one", "Empty", "Blank", "Bad"]);
+    }
+
+    #[test]
+    fn names_and_tokens_agree_with_their_definitions() {
+        for a in 0..=255u8 {
+            let token = a.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&a);
+            assert_eq!(is_token(&[b'a', a]), token, "{a}");
+            for b in 0..=255u8 {
+                assert_eq!(is_same(&[b'-', a], &[b'-', b]), a.eq_ignore_ascii_case(&b), "{a} {b}");
+            }
+        }
+        assert!(!is_token(b"") && !is_same(b"a", b"") && !is_same(b"", b"a") && is_same(b"", b""));
     }
 
     #[test]

@@ -10,15 +10,22 @@ pub mod sse;
 ///
 /// Eight bytes at a time are looked at for any of those: long lines of JSON are what this runs over.
 fn position(bytes: &[u8], stop: impl Fn(u8) -> bool) -> Option<usize> {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (count, word) in words.iter().enumerate() {
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
         if has_control(u64::from_le_bytes(*word))
             && let Some(at) = word.iter().position(|&b| stop(b))
         {
-            return Some(count * 8 + at);
+            return Some(bytes.len() - rest.len() + at);
         }
+        rest = behind;
     }
-    tail.iter().position(|&b| stop(b)).map(|at| words.len() * 8 + at)
+    while let Some((&b, behind)) = rest.split_first() {
+        if stop(b) {
+            return Some(bytes.len() - rest.len());
+        }
+        rest = behind;
+    }
+    None
 }
 
 /// Whether some byte of `word` is below 0x20, or 0x7f.

@@ -11,6 +11,8 @@ pub(super) const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
 pub(super) use super::super::escape::{push_inside, push_string};
 
+use super::super::escape::special;
+
 /// An object under construction: members in the order they are added.
 pub(super) struct Members<'o> {
     out: &'o mut String,
@@ -90,14 +92,13 @@ pub(super) fn is_object(text: &str) -> bool {
 /// JSON without the white space between its tokens; `text` must be JSON.
 pub(in super::super) fn compact(text: &str) -> Cow<'_, str> {
     let mut out: Option<String> = None;
-    let (mut in_string, mut escaped, mut kept) = (false, false, 0);
-    for (at, byte) in text.bytes().enumerate() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-        } else if byte == b'"' {
-            in_string = true;
-        } else if is_space(char::from(byte)) {
+    let (mut rest, mut kept) = (text.as_bytes(), 0);
+    while let Some((&byte, behind)) = rest.split_first() {
+        let at = text.len() - rest.len();
+        rest = behind;
+        if byte == b'"' {
+            rest = behind_string(rest);
+        } else if is_space(byte.into()) {
             // Both ends lie beside an ASCII byte: a character boundary.
             out.get_or_insert_with(|| String::with_capacity(text.len()))
                 .push_str(text.get(kept..at).unwrap_or_default());
@@ -111,6 +112,21 @@ pub(in super::super) fn compact(text: &str) -> Cow<'_, str> {
             Cow::Owned(out)
         }
     }
+}
+
+/// What is behind a string that has begun.
+fn behind_string(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    while let Some(at) = special(rest) {
+        rest = rest.get(at..).unwrap_or_default();
+        match rest {
+            [b'\\', _, behind @ ..] => rest = behind,
+            [b'"', behind @ ..] => return behind,
+            [_, behind @ ..] => rest = behind,
+            [] => break,
+        }
+    }
+    &[]
 }
 
 /// A call's arguments as an object (translation §5): models and clients put many other things there.

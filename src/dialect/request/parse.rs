@@ -87,6 +87,12 @@ fn inside(string: &str) -> &str {
     string.get(1..string.len().saturating_sub(1)).unwrap_or_default()
 }
 
+/// Most names that are compared differ in length.
+#[inline(always)]
+fn is(name: &str, key: &str) -> bool {
+    name.len() == key.len() && name == key
+}
+
 /// The members of an object, in their order. Each key is there once.
 #[derive(Debug, Default)]
 pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Node<'a>)>);
@@ -94,18 +100,20 @@ pub(super) struct Members<'a>(Vec<(Cow<'a, str>, Node<'a>)>);
 impl<'a> Members<'a> {
     /// A member by name, which then counts as absent.
     pub(super) fn take(&mut self, key: &str) -> Option<Node<'a>> {
-        let (_, node) = self.0.iter_mut().find(|(name, _)| name == key)?;
+        let (_, node) = self.0.iter_mut().find(|(name, _)| is(name, key))?;
         Some(std::mem::replace(node, Node::ABSENT))
     }
 
     /// Whether a member is this very string.
     pub(super) fn says(&self, key: &str, word: &str) -> bool {
         let mut all = self.0.iter();
-        all.find(|(name, _)| name == key).and_then(|(_, node)| node.text()).is_some_and(|text| &*text == word)
+        all.find(|(name, _)| is(name, key))
+            .and_then(|(_, node)| node.text())
+            .is_some_and(|text| &*text == word)
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
-        self.0.iter().any(|(name, node)| name == key && !node.is_absent())
+        self.0.iter().any(|(name, node)| is(name, key) && !node.is_absent())
     }
 
     /// The names of those that nobody has taken.
@@ -116,15 +124,18 @@ impl<'a> Members<'a> {
     /// A key that is there twice: two readers could take it to mean different things.
     fn twice(&self) -> Option<&str> {
         // So few can be compared one by one; in many that would take the square of their number.
-        const FEW: usize = 16;
-        let keys = || self.0.iter().map(|(key, _)| key.as_ref());
+        const FEW: usize = 32;
         if self.0.len() <= FEW {
-            return keys()
-                .enumerate()
-                .find(|(at, key)| keys().take(*at).any(|other| other == *key))
-                .map(|(_, key)| key);
+            let mut rest = self.0.as_slice();
+            while let Some(((key, _), before)) = rest.split_last() {
+                if before.iter().any(|(other, _)| is(other, key)) {
+                    return Some(key);
+                }
+                rest = before;
+            }
+            return None;
         }
-        let mut sorted: Vec<&str> = keys().collect();
+        let mut sorted: Vec<&str> = self.0.iter().map(|(key, _)| key.as_ref()).collect();
         sorted.sort_unstable();
         sorted.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first().copied())
     }

@@ -74,9 +74,10 @@ impl<'a> Turns<'a> {
 
     /// The turns, as the model demands them.
     pub(super) fn finish(self) -> Vec<Turn<'a>> {
-        let Plan { mut ids, answers, claimed, runs } = Plan::of(&self.entries);
+        let Plan { ids, answers, claimed, runs } = Plan::of(&self.entries);
         let mut entries: Vec<Option<(Role, Part<'a>)>> = self.entries.into_iter().map(Some).collect();
         let mut out = Out(Vec::new());
+        let mut ids = ids.into_iter().peekable();
         let mut due = Vec::new();
         let mut run = 0;
         for at in 0..entries.len() {
@@ -91,7 +92,8 @@ impl<'a> Turns<'a> {
             let Some((role, part)) = entries.get_mut(at).and_then(Option::take) else { continue };
             match part {
                 Part::ToolCall { id, name, arguments, signature } => {
-                    let id = ids.remove(&at).map_or(id, Cow::Owned);
+                    let renamed = ids.next_if(|(call, _)| *call == at);
+                    let id = renamed.map_or(id, |(_, id)| Cow::Owned(id));
                     let result =
                         answers.get(at).copied().flatten().and_then(|at| entries.get_mut(at)?.take());
                     due.push(match result {
@@ -150,8 +152,8 @@ struct Plan {
     answers: Vec<Option<usize>>,
     /// Of each result: it has found its call.
     claimed: Vec<bool>,
-    /// New ids of calls whose id was taken already.
-    ids: HashMap<usize, String>,
+    /// New ids of calls whose id was taken already, in the order of the calls.
+    ids: Vec<(usize, String)>,
 }
 
 impl Plan {
@@ -160,7 +162,7 @@ impl Plan {
             runs: Vec::with_capacity(entries.len()),
             answers: vec![None; entries.len()],
             claimed: vec![false; entries.len()],
-            ids: HashMap::new(),
+            ids: Vec::new(),
         };
         // Sorted by id: cheaper than a map of lists.
         let mut named: Vec<(&str, usize)> = Vec::new();
@@ -176,7 +178,7 @@ impl Plan {
                 _ => {}
             }
         }
-        named.sort_unstable();
+        named.sort();
         let is_call = |at: usize| matches!(entries.get(at), Some((_, Part::ToolCall { .. })));
         let (mut calls, mut results, mut again) = (Vec::new(), Vec::new(), false);
         for same in named.chunk_by(|(a, _), (b, _)| a == b) {
@@ -237,7 +239,7 @@ impl Plan {
                     *count += 1;
                     new = format!("{id}_{count}");
                 }
-                self.ids.insert(at, new);
+                self.ids.push((at, new));
             }
         }
     }
