@@ -120,18 +120,24 @@ endif
 # Thumb instructions take two thirds of the bytes.
 STATIC_FLAGS = -C force-unwind-tables=no --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/= \
 	$(if $(filter armv7-%,$(1)),-C target-feature=+thumb-mode) $(if $(filter riscv64gc-%,$(1)),-C target-feature=+crt-static)
+# Addresses to relocate in their packed form, and functions that came out the same once: 95 kB less.
+LLD_FLAGS := -zpack-relative-relocs --icf=all
 # A standard library of one's own, for size and without the names for backtraces, is 0.5 MB less. Cargo calls that
 # unstable, so it wants to be told; SMALL_STD= does without.
 SMALL_STD ?= yes
-STD_ARGS := -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
+STD_ARGS := -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size \
+	$(foreach part,core alloc std,--config profile.release.package.$(part).opt-level=\"s\")
 STATIC_ARGS := --locked $(if $(SMALL_STD),$(STD_ARGS))
 ifneq ($(STATIC_SH),)
-build-static = $(if $(SMALL_STD),RUSTC_BOOTSTRAP=1) STATIC_RUSTFLAGS="$(STATIC_FLAGS)" \
+build-static = bash $(STATIC_SH) install && \
+	export ZIG_CC=$$(bash $(STATIC_SH) env $(1) | sed -n 's/^export CARGO_TARGET_.*_LINKER=//p') LLD_FLAGS="$(LLD_FLAGS)" && \
+	$(if $(SMALL_STD),RUSTC_BOOTSTRAP=1) STATIC_RUSTFLAGS="$(STATIC_FLAGS) -C linker=$(CURDIR)/.ci/link" \
 	bash $(STATIC_SH) build $(1) . $(STATIC_ARGS)
 else
+# The linker and musl are those that come with Rust.
 build-static = rustup target add $(1) $(if $(SMALL_STD),&& rustup component add rust-src) && \
-	$(if $(SMALL_STD),RUSTC_BOOTSTRAP=1) RUSTFLAGS="$(RUSTFLAGS) $(STATIC_FLAGS)" \
-	$(CARGO_BUILD) --release --target $(1) $(STATIC_ARGS)
+	$(if $(SMALL_STD),RUSTC_BOOTSTRAP=1) RUSTFLAGS="$(RUSTFLAGS) $(STATIC_FLAGS) -C linker=rust-lld -C link-self-contained=yes \
+	$(LLD_FLAGS:%=-C link-arg=%)" $(CARGO_BUILD) --release --target $(1) $(STATIC_ARGS)
 endif
 
 footprint: ## size, start and memory of the release binary, or of BIN
