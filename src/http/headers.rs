@@ -136,7 +136,7 @@ pub fn push_header(out: &mut Vec<u8>, name: &str, value: &str) {
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     let (mut rest, mut others) = (a, b);
     while let (Some((a, behind_a)), Some((b, behind_b))) = (rest.split_first(), others.split_first()) {
-        if a != b && (a ^ b != 0x20 || !matches!(a | 0x20, b'a'..=b'z')) {
+        if a != b && (a ^ b != 0x20 || !a.is_ascii_alphabetic()) {
             return false;
         }
         (rest, others) = (behind_a, behind_b);
