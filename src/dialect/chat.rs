@@ -3,8 +3,9 @@
 //! Everything else stays text: requests and answers pass through, with spans replaced (`splice`).
 
 use super::error::ApiError;
+use super::raw::{self, Read, Unread};
 use super::request::repair::{Place, Repairs, repairs};
-use super::skim;
+use super::skim::{self, Scan};
 use super::splice::{Edit, insert_member, is_space};
 use super::top::{Top, flag};
 use crate::provider::quirks::Quirks;
@@ -128,19 +129,20 @@ fn usage_switch(body: &str, span: Range<usize>) -> Result<(UsageSwitch, bool), A
 }
 
 /// Tokens of an answer as the provider counted them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Input, cached part included.
-    #[serde(default)]
     pub prompt_tokens: Option<u64>,
     /// Output, reasoning included (at most providers).
-    #[serde(default)]
     pub completion_tokens: Option<u64>,
 }
 
 impl Usage {
-    pub(super) fn read(value: Option<&RawValue>) -> Option<Self> {
-        serde_json::from_str(value?.get()).ok()
+    /// `None` if it is no object, or counts in anything but whole numbers.
+    pub(super) fn read(value: Option<&str>) -> Option<Self> {
+        let [prompt, completion] = raw::members(value?, &["prompt_tokens", "completion_tokens"]).ok()?;
+        let count = |value: Option<&str>| value.map(str::parse).transpose().ok();
+        Some(Self { prompt_tokens: count(prompt)?, completion_tokens: count(completion)? })
     }
 }
 
@@ -158,103 +160,77 @@ pub enum Whole {
 }
 
 /// The fields of an answer or a chunk that decide; leaves stay raw, so that no vendor's types can break the read.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 pub(super) struct Answer<'a> {
-    #[serde(borrow, default)]
-    pub(super) choices: Option<Vec<Choice<'a>>>,
-    #[serde(borrow, default)]
-    pub(super) error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    base_resp: Option<&'a RawValue>,
+    pub(super) choices: Option<Choices>,
+    error: Option<&'a str>,
+    base_resp: Option<&'a str>,
     /// Errors of FastAPI (`detail`), Cloudflare (`errors`), Mistral and others (`message`).
-    #[serde(borrow, default)]
-    detail: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    errors: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    message: Option<&'a RawValue>,
+    foreign: [Option<&'a str>; 3],
     /// The whole text was an array: Gemini's error shape.
-    #[serde(skip)]
     is_array: bool,
-    #[serde(borrow, default)]
-    pub(super) usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) created: Option<&'a RawValue>,
+    pub(super) usage: Option<&'a str>,
+    pub(super) id: Option<&'a str>,
+    pub(super) created: Option<&'a str>,
     /// A null stays: a second `model` beside it would be refused by strict readers.
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub(super) model: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    pub(super) provider_name: Option<&'a RawValue>,
+    pub(super) model: Option<&'a str>,
+    pub(super) provider_name: Option<&'a str>,
 }
 
-#[derive(Deserialize)]
-pub(super) struct Choice<'a> {
-    #[serde(borrow, default)]
-    pub(super) message: Option<Message<'a>>,
-    #[serde(borrow, default)]
-    pub(super) delta: Option<Message<'a>>,
-    #[serde(borrow, default)]
-    pub(super) finish_reason: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    pub(super) error: Option<&'a RawValue>,
+/// What the choices of an answer or a chunk say together.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Choices {
+    /// There is at least one.
+    pub(super) any: bool,
+    /// One has a message, and no mere delta.
+    whole: bool,
+    error: bool,
+    pub(super) finished: bool,
+    pub(super) content: bool,
+    /// Tool calls are content, too.
+    pub(super) calls: bool,
 }
 
-impl<'a> Choice<'a> {
-    pub(super) fn says(&self, what: fn(&Message<'a>) -> bool) -> bool {
-        self.message.as_ref().is_some_and(what) || self.delta.as_ref().is_some_and(what)
-    }
-}
-
-/// The carriers of content (openai-chat §2, §6).
-#[derive(Deserialize)]
-pub(super) struct Message<'a> {
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning_details: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    tool_calls: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    function_call: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    audio: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    images: Option<&'a RawValue>,
-}
-
-impl Message<'_> {
-    pub(super) fn has_content(&self) -> bool {
-        [
-            self.content,
-            self.reasoning_content,
-            self.reasoning,
-            self.reasoning_details,
-            self.tool_calls,
-            self.function_call,
-            self.refusal,
-            self.audio,
-            self.images,
-        ]
-        .into_iter()
-        .any(says_something)
+impl Choices {
+    fn read(scan: &mut Scan<'_>) -> Read<Self> {
+        let (mut all, mut list) = (Self::default(), raw::List::default());
+        while list.next(scan)? {
+            all.any = true;
+            let keys = &["finish_reason", "error"];
+            let [finish, error] = raw::object_with(scan, keys, &["message", "delta"], &mut |at, scan| {
+                all.whole |= at == 0;
+                all.message(scan)
+            })?;
+            all.finished |= says_something(finish);
+            all.error |= says_something(error);
+        }
+        Ok(all)
     }
 
-    pub(super) fn has_tool_calls(&self) -> bool {
-        says_something(self.tool_calls) || says_something(self.function_call)
+    /// Reads a message or a delta: the carriers of content (openai-chat §2, §6).
+    fn message(&mut self, scan: &mut Scan<'_>) -> Read<()> {
+        const CARRIERS: [&str; 9] = [
+            "tool_calls",
+            "function_call",
+            "content",
+            "reasoning_content",
+            "reasoning",
+            "reasoning_details",
+            "refusal",
+            "audio",
+            "images",
+        ];
+        let [call, old_call, texts @ ..] = raw::object(scan, &CARRIERS)?;
+        let calls = says_something(call) || says_something(old_call);
+        self.calls |= calls;
+        self.content |= calls || texts.into_iter().any(says_something);
+        Ok(())
     }
 }
 
 /// Whether a raw value is there and not null, `""`, `[]` or `{}`.
-pub(super) fn says_something(value: Option<&RawValue>) -> bool {
-    let Some(raw) = value.map(RawValue::get) else { return false };
+pub(super) fn says_something(value: Option<&str>) -> bool {
+    let Some(raw) = value else { return false };
     match raw.as_bytes() {
         b"null" | b"\"\"" | b"false" => false,
         [b'[' | b'{', inner @ .., _] => !inner.iter().all(|&b| is_space(b.into())),
@@ -263,37 +239,52 @@ pub(super) fn says_something(value: Option<&RawValue>) -> bool {
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn read(text: &'a str) -> Result<Self, serde_json::Error> {
-        // serde reads a struct from an array, too; an array is an error shape of Gemini.
+    pub(super) fn read(text: &'a str) -> Read<Self> {
         if text.trim_start_matches(is_space).starts_with('[') {
             return Ok(Self { is_array: true, ..Self::default() });
         }
-        serde_json::from_str(text)
+        raw::read(text, Self::object)
+    }
+
+    fn object(scan: &mut Scan<'a>) -> Read<Self> {
+        const KEYS: [&str; 10] = [
+            "id",
+            "created",
+            "model",
+            "usage",
+            "provider_name",
+            "error",
+            "base_resp",
+            "detail",
+            "errors",
+            "message",
+        ];
+        let mut choices = None;
+        let [id, created, model, usage, provider_name, error, base_resp, foreign @ ..] =
+            raw::object_and_nulls(scan, &KEYS, &["choices"], &mut |_, scan| {
+                choices = Some(Choices::read(scan)?);
+                Ok(())
+            })?;
+        let is_array = false;
+        Ok(Self { choices, error, base_resp, foreign, is_array, usage, id, created, model, provider_name })
     }
 
     /// An error beside or instead of choices: at the top, in a choice (OpenRouter), or MiniMax's `base_resp`.
     pub(super) fn is_error(&self) -> bool {
-        #[derive(Deserialize)]
-        struct BaseResp {
-            status_code: i64,
-        }
-        let base =
-            |raw: &RawValue| serde_json::from_str::<BaseResp>(raw.get()).is_ok_and(|b| b.status_code != 0);
         says_something(self.error)
-            || self.base_resp.is_some_and(base)
-            || self.choices.iter().flatten().any(|choice| says_something(choice.error))
+            || self.base_resp.is_some_and(is_bad_base)
+            || self.choices.is_some_and(|choices| choices.error)
             || (self.choices.is_none() && self.is_foreign_error())
     }
 
     fn is_foreign_error(&self) -> bool {
-        self.is_array || [self.detail, self.errors, self.message].into_iter().any(says_something)
+        self.is_array || self.foreign.into_iter().any(says_something)
     }
 
     /// Whether it is a chat completion, and no chunk of a stream or completion of a text. One without choices may be
     /// an empty answer.
     fn is_whole(&self) -> bool {
-        let choices = self.choices.as_deref();
-        choices.is_some_and(|all| all.is_empty() || all.iter().any(|choice| choice.message.is_some()))
+        self.choices.is_some_and(|choices| !choices.any || choices.whole)
     }
 
     fn judge(&self) -> Whole {
@@ -318,8 +309,14 @@ impl<'a> Answer<'a> {
     }
 
     pub(super) fn has_content(&self) -> bool {
-        self.choices.iter().flatten().any(|choice| choice.says(Message::has_content))
+        self.choices.is_some_and(|choices| choices.content)
     }
+}
+
+/// MiniMax's `base_resp`, if it tells of an error.
+fn is_bad_base(base: &str) -> bool {
+    let status = raw::members(base, &["status_code"]).ok().and_then(|[code]| code?.parse::<i64>().ok());
+    status.is_some_and(|status| status != 0)
 }
 
 /// Judges a whole answer with a 2xx status.
@@ -332,8 +329,8 @@ pub fn judge_and_edit(text: &str, provider_json: Option<&str>, model_json: &str)
     match Answer::read(text) {
         Ok(answer) => (answer.judge(), answer.edit(text, provider_json, model_json)),
         // A duplicate key or a `choices` of another type is still JSON: somebody else may name the error in it.
-        Err(e) if e.is_data() => (Whole::Error, None),
-        Err(_) => (Whole::Garbled, None),
+        Err(Unread::Misshapen) => (Whole::Error, None),
+        Err(Unread::Malformed) => (Whole::Garbled, None),
     }
 }
 

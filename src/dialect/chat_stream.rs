@@ -4,10 +4,10 @@
 
 use super::answer::chat_read::thought_signature;
 use super::answer::json::some_text;
-use super::chat::{Answer, Message, Usage, answer_edit, present, says_something};
+use super::chat::{Answer, Usage, answer_edit, says_something};
+use super::raw::{self, Read};
 use super::splice::{Edit, insert_member, is_space, pieces, span_of};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// Follows one stream of one backend. Feed every event's data in order, then ask for the end.
 #[derive(Debug)]
@@ -103,16 +103,15 @@ impl ChatStream {
         if chunk.is_error() {
             return Step::Error;
         }
-        let choices = chunk.choices.as_deref().unwrap_or_default();
-        if choices.is_empty() && says_something(chunk.usage) {
+        let choices = chunk.choices.unwrap_or_default();
+        if !choices.any && says_something(chunk.usage) {
             return self.usage_chunk(data, &chunk);
         }
-        let content = chunk.has_content();
-        self.content |= content;
-        self.tools |= choices.iter().any(|choice| choice.says(Message::has_tool_calls));
-        self.finished |= choices.iter().any(|choice| says_something(choice.finish_reason));
+        self.content |= choices.content;
+        self.tools |= choices.calls;
+        self.finished |= choices.finished;
         self.usage = Usage::read(chunk.usage).or(self.usage);
-        self.forward(data, &chunk, content)
+        self.forward(data, &chunk, choices.content)
     }
 
     fn usage_chunk<'a>(&'a mut self, data: &'a str, chunk: &Answer<'a>) -> Step<'a> {
@@ -143,14 +142,13 @@ impl ChatStream {
         Step::Forward { data: &self.spliced, content }
     }
 
-    fn remember(&mut self, chunk: &Answer<'_>) {
-        let known = |value: Option<&RawValue>| {
-            let raw = value.map(RawValue::get).filter(|raw| *raw != "null")?;
-            (raw.len() <= IDENTITY_VALUE_BYTES_MAX).then(|| raw.to_owned())
+    fn remember<'a>(&mut self, chunk: &Answer<'a>) {
+        let known = |value: Option<&'a str>| {
+            value.filter(|raw| *raw != "null" && raw.len() <= IDENTITY_VALUE_BYTES_MAX)
         };
-        let id = known(chunk.id).unwrap_or_else(|| "\"\"".into());
-        let created = known(chunk.created).unwrap_or_else(|| "0".into());
-        let model = known(chunk.model).unwrap_or_else(|| self.model_json.clone());
+        let id = known(chunk.id).unwrap_or("\"\"");
+        let created = known(chunk.created).unwrap_or("0");
+        let model = known(chunk.model).unwrap_or(&self.model_json);
         self.identity = format!(
             "\"id\":{id},\"object\":\"chat.completion.chunk\",\"created\":{created},\"model\":{model}"
         );
@@ -197,56 +195,35 @@ impl ChatStream {
 ///
 /// `None` if it is no chat completion. The last one is `[DONE]`.
 pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Whole<'a> {
-        #[serde(borrow, default)]
-        id: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        created: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        model: Option<&'a RawValue>,
-        #[serde(borrow)]
-        choices: Vec<Choice<'a>>,
-        #[serde(borrow, default)]
-        usage: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Choice<'a> {
-        #[serde(borrow, default)]
-        message: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        finish_reason: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        logprobs: Option<&'a RawValue>,
-    }
-    let whole: Whole = serde_json::from_str(text).ok()?;
-    let raw =
-        |value: Option<&RawValue>, default: &'static str| value.map_or(default, RawValue::get).to_owned();
+    let keys = &["id", "created", "model", "choices", "usage"];
+    let [id, created, model, choices, usage] = raw::members(text, keys).ok()?;
     let mut identity = format!(
         "\"id\":{},\"object\":\"chat.completion.chunk\",\"created\":{}",
-        raw(whole.id, "\"\""),
-        raw(whole.created, "0")
+        id.unwrap_or("\"\""),
+        created.unwrap_or("0")
     );
-    if let Some(model) = whole.model {
-        identity = format!("{identity},\"model\":{}", model.get());
+    if let Some(model) = model {
+        identity = format!("{identity},\"model\":{model}");
     }
     let mut deltas = Vec::new();
     let mut ends = Vec::new();
-    for (index, choice) in whole.choices.iter().enumerate() {
-        let delta = with_call_indexes(choice.message.map_or("{}", RawValue::get));
-        let logprobs = raw(choice.logprobs, "null");
+    for (index, choice) in raw::elements(choices?).enumerate() {
+        let keys = &["message", "finish_reason", "logprobs"];
+        let [message, reason, logprobs] = raw::members(choice.ok()?, keys).ok()?;
+        let delta = with_call_indexes(message.unwrap_or("{}"));
+        let logprobs = logprobs.unwrap_or("null");
         deltas.push(format!(
             "{{\"index\":{index},\"delta\":{delta},\"logprobs\":{logprobs},\"finish_reason\":null}}"
         ));
-        let reason = raw(choice.finish_reason.filter(|reason| reason.get() != "null"), "\"stop\"");
+        let reason = reason.unwrap_or("\"stop\"");
         ends.push(format!(
             "{{\"index\":{index},\"delta\":{{}},\"logprobs\":null,\"finish_reason\":{reason}}}"
         ));
     }
     let chunk = |choices: &[String]| format!("{{{identity},\"choices\":[{}]}}", choices.join(","));
     let mut chunks = vec![chunk(&deltas), chunk(&ends)];
-    if let Some(usage) = whole.usage {
-        chunks.push(format!("{{{identity},\"choices\":[],\"usage\":{}}}", usage.get()));
+    if let Some(usage) = usage {
+        chunks.push(format!("{{{identity},\"choices\":[],\"usage\":{usage}}}"));
     }
     chunks.push("[DONE]".into());
     Some(chunks)
@@ -254,27 +231,19 @@ pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
 
 /// Tool calls of a whole message have no `index`; in a delta it is what tells them apart.
 fn with_call_indexes(message: &str) -> String {
-    #[derive(Deserialize)]
-    struct Calls<'a> {
-        #[serde(borrow, default)]
-        tool_calls: Option<Vec<&'a RawValue>>,
-    }
-    let calls = serde_json::from_str::<Calls>(message).ok().and_then(|m| m.tool_calls).unwrap_or_default();
-    let mut edits: Vec<_> =
-        calls.iter().enumerate().filter_map(|(n, call)| index(message, call, n)).collect();
+    let calls = raw::members(message, &["tool_calls"]).ok().and_then(|[calls]| calls);
+    let calls: Read<Vec<&str>> = raw::elements(calls.unwrap_or("[]")).collect();
+    let calls = calls.unwrap_or_default().into_iter().enumerate();
+    let mut edits: Vec<_> = calls.filter_map(|(n, call)| index(message, call, n)).collect();
     let bytes = pieces(message.as_bytes(), &mut edits).concat();
     String::from_utf8(bytes).unwrap_or_else(|_| message.to_owned())
 }
 
 /// The edit that gives the `n`th call its `index`, if it has none.
-fn index(message: &str, call: &RawValue, n: usize) -> Option<Edit> {
-    #[derive(Deserialize)]
-    struct Call<'a> {
-        #[serde(borrow, default, deserialize_with = "present")]
-        index: Option<&'a RawValue>,
-    }
-    match serde_json::from_str::<Call>(call.get()).ok()?.index.map(RawValue::get) {
-        None => insert_member(message.as_bytes(), span_of(message, call.get())?, &format!("\"index\":{n}")),
+fn index(message: &str, call: &str, n: usize) -> Option<Edit> {
+    let [index] = raw::members_and_nulls(call, &["index"]).ok()?;
+    match index {
+        None => insert_member(message.as_bytes(), span_of(message, call)?, &format!("\"index\":{n}")),
         Some(null @ "null") => Some(Edit { span: span_of(message, null)?, text: n.to_string() }),
         Some(_) => None,
     }
@@ -282,40 +251,31 @@ fn index(message: &str, call: &RawValue, n: usize) -> Option<Edit> {
 
 /// Hands on Gemini's thought signatures of a chunk or a whole answer, each with the id of its call.
 pub fn thought_signatures(data: &str, take: &mut dyn FnMut(&str, &str)) {
-    #[derive(Deserialize)]
-    struct Data<'a> {
-        #[serde(borrow)]
-        choices: Vec<Choice<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Choice<'a> {
-        #[serde(borrow, default)]
-        delta: Option<Said<'a>>,
-        #[serde(borrow, default)]
-        message: Option<Said<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Said<'a> {
-        #[serde(borrow, default)]
-        tool_calls: Option<Vec<Call<'a>>>,
-    }
-    #[derive(Deserialize)]
-    struct Call<'a> {
-        #[serde(borrow, default)]
-        id: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        extra_content: Option<&'a RawValue>,
-    }
     if !data.contains("\"thought_signature\"") {
         return;
     }
-    let choices = serde_json::from_str::<Data<'_>>(data).map(|data| data.choices).unwrap_or_default();
-    let said = choices.into_iter().flat_map(|choice| [choice.delta, choice.message]).flatten();
-    for call in said.filter_map(|said| said.tool_calls).flatten() {
-        if let (Some(id), Some(signature)) = (some_text(call.id), thought_signature(call.extra_content)) {
-            take(&id, &signature);
+    // None of an answer that makes no sense somewhere.
+    for (id, signature) in signed_calls(data).unwrap_or_default() {
+        take(&id, &signature);
+    }
+}
+
+/// An id and a signature.
+type Signed<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+fn signed_calls(data: &str) -> Read<Vec<Signed<'_>>> {
+    let mut signed = Vec::new();
+    let [choices] = raw::members(data, &["choices"])?;
+    for choice in raw::elements(choices.unwrap_or("[]")) {
+        for said in raw::members(choice?, &["delta", "message"])?.into_iter().flatten() {
+            let [calls] = raw::members(said, &["tool_calls"])?;
+            for call in raw::elements(calls.unwrap_or("[]")) {
+                let [id, extra] = raw::members(call?, &["id", "extra_content"])?;
+                signed.extend(some_text(id).zip(thought_signature(extra)));
+            }
         }
     }
+    Ok(signed)
 }
 
 /// Our fields for a whole answer: the text with `provider_name` and a missing `model` added.

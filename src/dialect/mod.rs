@@ -9,6 +9,7 @@ pub mod escape;
 pub mod messages_stream;
 pub mod model;
 pub mod opening;
+pub mod raw;
 pub mod request;
 pub mod skim;
 pub mod splice;

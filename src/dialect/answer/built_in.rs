@@ -3,27 +3,8 @@
 
 use super::json::{object, push_member, push_string, text};
 use crate::dialect::model::ToolKind;
+use crate::dialect::raw;
 use crate::dialect::request::compact;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-type Raw<'a> = Option<&'a RawValue>;
-
-#[derive(Default, Deserialize)]
-struct Arguments<'a> {
-    #[serde(borrow, default)]
-    command: Raw<'a>,
-    #[serde(borrow, default)]
-    commands: Raw<'a>,
-    #[serde(borrow, default)]
-    env: Raw<'a>,
-    #[serde(borrow, default)]
-    timeout_ms: Raw<'a>,
-    #[serde(borrow, default)]
-    working_directory: Raw<'a>,
-    #[serde(borrow, default)]
-    max_output_length: Raw<'a>,
-}
 
 /// The `action` or `operation` of a call, as a JSON member. What a model got wrong must not break the client, which then
 /// has nothing to run; but nothing is run that is not sure.
@@ -31,32 +12,33 @@ pub(super) fn member(kind: ToolKind, arguments: &str) -> String {
     let object = object(arguments);
     // A frame is one line.
     let object = &*compact(object.as_deref().unwrap_or("{}"));
-    let read: Arguments<'_> = serde_json::from_str(object).unwrap_or_default();
+    let keys = &["command", "commands", "env", "timeout_ms", "working_directory", "max_output_length"];
+    let [command, commands, env, time, place, length] = raw::members(object, keys).unwrap_or_default();
     match kind {
         ToolKind::ApplyPatch => operation(object, arguments),
         ToolKind::LocalShell => {
-            let command = match text(read.command) {
+            let command = match text(command) {
                 // As shells are called by Codex itself.
                 Some(line) => list(&["bash", "-lc", &line]),
-                None => array(read.command).to_owned(),
+                None => array(command).to_owned(),
             };
-            let env = read.env.map(RawValue::get).filter(|env| env.starts_with('{')).unwrap_or("{}");
+            let env = env.filter(|env| env.starts_with('{')).unwrap_or("{}");
             let mut out = format!("\"action\":{{\"type\":\"exec\",\"command\":{command},\"env\":{env}");
-            if let Some(time) = number(read.timeout_ms) {
+            if let Some(time) = number(time) {
                 out.extend([",\"timeout_ms\":", time]);
             }
-            if let Some(place) = text(read.working_directory) {
+            if let Some(place) = text(place) {
                 out.push(',');
                 push_member(&mut out, "working_directory", &place);
             }
             out + "}"
         }
         _ => {
-            let commands = match text(read.commands.or(read.command)) {
+            let commands = match text(commands.or(command)) {
                 Some(line) => list(&[&line]),
-                None => array(read.commands).to_owned(),
+                None => array(commands).to_owned(),
             };
-            let (time, length) = (number(read.timeout_ms), number(read.max_output_length));
+            let (time, length) = (number(time), number(length));
             let (time, length) = (time.unwrap_or("null"), length.unwrap_or("null"));
             format!(
                 "\"action\":{{\"commands\":{commands},\"timeout_ms\":{time},\"max_output_length\":{length}}}"
@@ -67,14 +49,7 @@ pub(super) fn member(kind: ToolKind, arguments: &str) -> String {
 
 /// What is no operation becomes one that no file fits: the client tells the model.
 fn operation(object: &str, arguments: &str) -> String {
-    #[derive(Deserialize)]
-    struct Operation<'a> {
-        #[serde(borrow, rename = "type")]
-        _type: &'a RawValue,
-        #[serde(borrow, rename = "path")]
-        _path: &'a RawValue,
-    }
-    if serde_json::from_str::<Operation<'_>>(object).is_ok() {
+    if let Ok([Some(_), Some(_)]) = raw::members_and_nulls(object, &["type", "path"]) {
         return format!("\"operation\":{object}");
     }
     let mut out = String::from("\"operation\":{\"type\":\"update_file\",\"path\":\"\",");
@@ -82,19 +57,14 @@ fn operation(object: &str, arguments: &str) -> String {
     out + "}"
 }
 
-fn number(raw: Raw<'_>) -> Option<&str> {
-    raw.map(RawValue::get).filter(|raw| raw.starts_with(|c: char| c.is_ascii_digit()))
+fn number(value: Option<&str>) -> Option<&str> {
+    value.filter(|raw| raw.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// An array of texts; anything else is an empty one.
-fn array<'a>(raw: Raw<'a>) -> &'a str {
-    let raw = raw.map_or("[]", RawValue::get);
-    if serde_json::from_str::<Vec<&RawValue>>(raw)
-        .is_ok_and(|all| all.iter().all(|it| text(Some(it)).is_some()))
-    {
-        return raw;
-    }
-    "[]"
+fn array(value: Option<&str>) -> &str {
+    let all_texts = |list: &&str| raw::elements(list).all(|it| it.is_ok_and(|it| text(Some(it)).is_some()));
+    value.filter(all_texts).unwrap_or("[]")
 }
 
 fn list(texts: &[&str]) -> String {

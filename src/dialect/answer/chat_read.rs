@@ -7,11 +7,10 @@ use super::usage::read_chat;
 use super::{ReadError, Sink, Truncated};
 use crate::dialect::chat::{Answer, says_something};
 use crate::dialect::model::{Citation, Event, StopReason, Usage};
+use crate::dialect::raw::{self, Read};
 use crate::dialect::request::compact;
+use crate::dialect::skim::Scan;
 use crate::dialect::splice::is_space;
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Reads one answer of one backend: every event of its stream in order, then the end; or a whole answer.
@@ -37,32 +36,24 @@ enum Finish {
     Filter,
 }
 
-type Raw<'a> = Option<&'a RawValue>;
+/// As it stands in the answer, so that no vendor's types can break the read.
+type Raw<'a> = Option<&'a str>;
 
-/// A chunk, or a whole answer. Leaves stay raw, so that no vendor's types can break the read.
-#[derive(Default, Deserialize)]
+/// A chunk, or a whole answer.
+#[derive(Default)]
 struct Chunk<'a> {
-    #[serde(borrow, default)]
     id: Raw<'a>,
-    #[serde(borrow, default)]
     model: Raw<'a>,
-    #[serde(borrow, default)]
     choices: Choices<'a>,
-    #[serde(borrow, default)]
     usage: Raw<'a>,
-    #[serde(borrow, default)]
     error: Raw<'a>,
-    #[serde(borrow, default)]
     base_resp: Raw<'a>,
-    #[serde(borrow, default)]
-    x_groq: Option<XGroq<'a>>,
+    x_groq: XGroq<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct XGroq<'a> {
-    #[serde(borrow, default)]
     usage: Raw<'a>,
-    #[serde(borrow, default)]
     error: Raw<'a>,
 }
 
@@ -73,102 +64,102 @@ struct Choices<'a> {
     first: Option<Choice<'a>>,
 }
 
-#[derive(Deserialize)]
 struct Choice<'a> {
-    #[serde(borrow, default)]
     index: Raw<'a>,
-    #[serde(borrow, default)]
     delta: Option<Delta<'a>>,
-    #[serde(borrow, default)]
     message: Option<Delta<'a>>,
-    #[serde(borrow, default)]
     finish_reason: Raw<'a>,
-    #[serde(borrow, default)]
     logprobs: Raw<'a>,
     /// vLLM: the stop string that matched, or a token's number.
-    #[serde(borrow, default)]
     stop_reason: Raw<'a>,
-    #[serde(borrow, default)]
     error: Raw<'a>,
 }
 
-#[derive(Default, Deserialize)]
 struct Delta<'a> {
-    #[serde(borrow, default)]
     content: Raw<'a>,
-    #[serde(borrow, default)]
     reasoning_content: Raw<'a>,
-    #[serde(borrow, default)]
     reasoning: Raw<'a>,
-    #[serde(borrow, default)]
     reasoning_details: Raw<'a>,
-    #[serde(borrow, default)]
     refusal: Raw<'a>,
-    #[serde(borrow, default)]
     tool_calls: Raw<'a>,
-    #[serde(borrow, default)]
     function_call: Raw<'a>,
-    #[serde(borrow, default)]
     annotations: Raw<'a>,
 }
 
-#[derive(Deserialize)]
-struct Call<'a> {
-    #[serde(borrow, default)]
-    index: Raw<'a>,
-    #[serde(borrow, default)]
-    id: Raw<'a>,
-    #[serde(borrow, default)]
-    function: Option<Function<'a>>,
-    #[serde(borrow, default)]
-    extra_content: Raw<'a>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    name: Raw<'a>,
-    #[serde(borrow, default)]
-    arguments: Raw<'a>,
-}
-
 /// A part of content in an array (Mistral), of reasoning in `reasoning_details`, or of either in them.
-#[derive(Deserialize)]
 struct Part<'a> {
-    #[serde(borrow, default)]
-    r#type: Raw<'a>,
-    #[serde(borrow, default)]
+    kind: Raw<'a>,
     text: Raw<'a>,
-    #[serde(borrow, default)]
     summary: Raw<'a>,
-    #[serde(borrow, default)]
     thinking: Raw<'a>,
-    #[serde(borrow, default)]
     refusal: Raw<'a>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
-    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Choices<'de>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of choices")
+impl<'a> Choices<'a> {
+    fn read(scan: &mut Scan<'a>) -> Read<Self> {
+        let (mut choices, mut list) = (Self { is_list: true, first: None }, raw::List::default());
+        while list.next(scan)? {
+            if choices.first.is_some() {
+                scan.value()?;
+                continue;
             }
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Choices::default())
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut choices = Choices { is_list: true, first: None };
-                while choices.first.is_none() {
-                    let Some(choice) = list.next_element::<Choice<'de>>()? else { return Ok(choices) };
-                    choices.first = Some(choice).filter(|choice| count(choice.index).unwrap_or(0) == 0);
-                }
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(choices)
-            }
+            let choice = Choice::read(scan)?;
+            choices.first = Some(choice).filter(|choice| count(choice.index).unwrap_or(0) == 0);
         }
-        value.deserialize_any(List)
+        Ok(choices)
+    }
+}
+
+impl<'a> Choice<'a> {
+    fn read(scan: &mut Scan<'a>) -> Read<Self> {
+        let keys = &["index", "finish_reason", "logprobs", "stop_reason", "error"];
+        let (mut delta, mut message) = (None, None);
+        let [index, finish_reason, logprobs, stop_reason, error] =
+            raw::object_with(scan, keys, &["delta", "message"], &mut |at, scan| {
+                let said = Some(Delta::read(scan)?);
+                if at == 0 {
+                    delta = said;
+                } else {
+                    message = said;
+                }
+                Ok(())
+            })?;
+        Ok(Self { index, delta, message, finish_reason, logprobs, stop_reason, error })
+    }
+}
+
+impl<'a> Delta<'a> {
+    fn read(scan: &mut Scan<'a>) -> Read<Self> {
+        let keys = &[
+            "content",
+            "reasoning_content",
+            "reasoning",
+            "reasoning_details",
+            "refusal",
+            "tool_calls",
+            "function_call",
+            "annotations",
+        ];
+        let [
+            content,
+            reasoning_content,
+            reasoning,
+            reasoning_details,
+            refusal,
+            tool_calls,
+            function_call,
+            annotations,
+        ] = raw::object(scan, keys)?;
+        Ok(Self {
+            content,
+            reasoning_content,
+            reasoning,
+            reasoning_details,
+            refusal,
+            tool_calls,
+            function_call,
+            annotations,
+        })
     }
 }
 
@@ -301,7 +292,7 @@ impl ChatReader {
     }
 
     fn take_usage(&mut self, chunk: &Chunk<'_>) {
-        let groq = || read_chat(chunk.x_groq.as_ref()?.usage);
+        let groq = || read_chat(chunk.x_groq.usage);
         self.usage = read_chat(chunk.usage).or_else(groq).or(self.usage);
     }
 
@@ -414,7 +405,7 @@ impl ChatReader {
         if let Some(words) = some_text(part.refusal) {
             return self.blocks.say(Kind::Refusal, &words, sink);
         }
-        let is_text = matches!(text(part.r#type).as_deref(), None | Some("text" | "output_text"));
+        let is_text = matches!(text(part.kind).as_deref(), None | Some("text" | "output_text"));
         match some_text(part.text).filter(|_| is_text) {
             Some(words) => self.content(&words, sink),
             None => Ok(()),
@@ -425,13 +416,10 @@ impl ChatReader {
 impl<'a> Chunk<'a> {
     /// Reads a chunk that is no error.
     fn read(data: &'a str) -> Result<Self, ReadError> {
-        // serde reads a struct from an array, too; an array is an error shape of Gemini.
-        let chunk = Some(data).filter(|data| data.starts_with('{')).map(serde_json::from_str::<Self>);
-        if let Some(Ok(chunk)) = chunk {
-            let groq_error = chunk.x_groq.as_ref().and_then(|groq| groq.error);
+        if let Ok(chunk) = raw::read(data, Self::object) {
             let in_choice = chunk.choices.first.as_ref().and_then(|choice| choice.error);
             let plain = chunk.choices.is_list && !says_something(chunk.base_resp);
-            if [chunk.error, groq_error, in_choice].into_iter().any(says_something) {
+            if [chunk.error, chunk.x_groq.error, in_choice].into_iter().any(says_something) {
                 return Err(ReadError::Error(data.to_owned()));
             }
             if plain || !Answer::read(data).is_ok_and(|answer| answer.is_error()) {
@@ -443,6 +431,22 @@ impl<'a> Chunk<'a> {
             Ok(answer) if answer.is_error() => Err(ReadError::Error(data.to_owned())),
             _ => Err(ReadError::Malformed),
         }
+    }
+
+    fn object(scan: &mut Scan<'a>) -> Read<Self> {
+        let (mut choices, mut x_groq) = (Choices::default(), XGroq::default());
+        let keys = &["id", "model", "usage", "error", "base_resp"];
+        let [id, model, usage, error, base_resp] =
+            raw::object_with(scan, keys, &["choices", "x_groq"], &mut |at, scan| {
+                if at == 0 {
+                    choices = Choices::read(scan)?;
+                } else {
+                    let [usage, error] = raw::object(scan, &["usage", "error"])?;
+                    x_groq = XGroq { usage, error };
+                }
+                Ok(())
+            })?;
+        Ok(Self { id, model, choices, usage, error, base_resp, x_groq })
     }
 }
 
@@ -476,46 +480,43 @@ fn for_calls(
     delta: &Delta<'_>,
     take: &mut dyn FnMut(&Fragment<'_>, &str) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
-    let mut hand = |call: &Call<'_>| {
-        let function = call.function.as_ref();
-        let (id, name) = (text(call.id).unwrap_or_default(), function.and_then(|f| text(f.name)));
-        // Some servers send the object itself instead of its text.
-        let arguments = function.and_then(|f| f.arguments).filter(|raw| raw.get() != "null");
-        let arguments = arguments.map(|raw| text(Some(raw)).unwrap_or(Cow::Borrowed(raw.get())));
-        let arguments = arguments.unwrap_or_default();
-        let signature = thought_signature(call.extra_content);
-        let fragment = Fragment {
-            index: count(call.index),
-            id: &id,
-            name: name.as_deref().unwrap_or_default(),
-            signature: signature.as_deref(),
-            arguments: &arguments,
-        };
-        take(&fragment, &arguments)
-    };
     if let Some(list) = delta.tool_calls.filter(|_| says_something(delta.tool_calls)) {
-        return for_each(list.get(), &mut |call| hand(&call));
+        return for_each(list, &mut |call| {
+            let [index, id, function, extra] =
+                raw::members(call, &["index", "id", "function", "extra_content"])?;
+            let (id, signature) = (text(id).unwrap_or_default(), thought_signature(extra));
+            let (id, signature) = (&*id, signature.as_deref());
+            let call = Fragment { index: count(index), id, signature, ..Fragment::default() };
+            hand(call, function.unwrap_or("{}"), take)
+        });
     }
     // The form before tools: one call, no id.
-    if let Some(function) = delta.function_call.filter(|_| says_something(delta.function_call)) {
-        let function = serde_json::from_str(function.get()).map_err(|_| ReadError::Malformed)?;
-        return hand(&Call { index: None, id: None, function: Some(function), extra_content: None });
+    match delta.function_call.filter(|_| says_something(delta.function_call)) {
+        Some(function) => hand(Fragment::default(), function, take),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Hands on a call with what its function says.
+fn hand(
+    call: Fragment<'_>,
+    function: &str,
+    take: &mut dyn FnMut(&Fragment<'_>, &str) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let [name, arguments] = raw::members(function, &["name", "arguments"])?;
+    // Some servers send the object itself instead of its text.
+    let arguments = arguments.map(|raw| text(Some(raw)).unwrap_or(Cow::Borrowed(raw))).unwrap_or_default();
+    let name = text(name).unwrap_or_default();
+    take(&Fragment { name: &name, arguments: &arguments, ..call }, &arguments)
 }
 
 /// Hands on the log probabilities of a choice.
 fn give_logprobs(logprobs: Raw<'_>, sink: Sink<'_>) {
-    #[derive(Deserialize)]
-    struct Logprobs<'a> {
-        #[serde(borrow, default)]
-        content: Raw<'a>,
-    }
     if !says_something(logprobs) {
         return;
     }
-    let content = logprobs.and_then(|raw| serde_json::from_str::<Logprobs<'_>>(raw.get()).ok()?.content);
-    let list = content.and_then(|raw| raw.get().strip_prefix('[')?.strip_suffix(']'));
+    let content = logprobs.and_then(|raw| raw::members(raw, &["content"]).ok()).and_then(|[content]| content);
+    let list = content.and_then(|raw| raw.strip_prefix('[')?.strip_suffix(']'));
     if let Some(list) = list.filter(|list| !list.trim_matches(is_space).is_empty()) {
         // A frame is one line.
         sink(Event::Logprobs(&compact(list)));
@@ -524,30 +525,15 @@ fn give_logprobs(logprobs: Raw<'_>, sink: Sink<'_>) {
 
 /// Hands on the pages that a text comes from. Other annotations have no counterpart.
 fn give_citations(annotations: Raw<'_>, sink: Sink<'_>) {
-    #[derive(Deserialize)]
-    struct Annotation<'a> {
-        #[serde(borrow, default)]
-        url_citation: Option<Page<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Page<'a> {
-        #[serde(borrow, default)]
-        url: Raw<'a>,
-        #[serde(borrow, default)]
-        title: Raw<'a>,
-        #[serde(borrow, default)]
-        start_index: Raw<'a>,
-        #[serde(borrow, default)]
-        end_index: Raw<'a>,
-    }
     let Some(list) = annotations.filter(|_| says_something(annotations)) else { return };
     // What is misshapen is nothing that an answer could not do without.
-    let _ = for_each(list.get(), &mut |annotation: Annotation<'_>| {
-        if let Some(page) = annotation.url_citation
-            && let Some(url) = some_text(page.url)
-        {
-            let (title, start) = (text(page.title).unwrap_or_default(), count(page.start_index).unwrap_or(0));
-            let end = count(page.end_index).unwrap_or(start);
+    let _ = for_each(list, &mut |annotation| {
+        let [page] = raw::members(annotation, &["url_citation"])?;
+        let keys = &["url", "title", "start_index", "end_index"];
+        let [url, title, start, end] = raw::members(page.unwrap_or("{}"), keys)?;
+        if let Some(url) = some_text(url) {
+            let (title, start) = (text(title).unwrap_or_default(), count(start).unwrap_or(0));
+            let end = count(end).unwrap_or(start);
             sink(Event::Cited(Citation { url: &url, title: &title, start, end }));
         }
         Ok(())
@@ -555,19 +541,10 @@ fn give_citations(annotations: Raw<'_>, sink: Sink<'_>) {
 }
 
 /// `extra_content.google.thought_signature`.
-pub fn thought_signature<'a>(extra: Raw<'a>) -> Option<Cow<'a, str>> {
-    #[derive(Deserialize)]
-    struct Extra<'a> {
-        #[serde(borrow)]
-        google: Google<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Google<'a> {
-        #[serde(borrow)]
-        thought_signature: &'a RawValue,
-    }
-    let extra: Extra<'a> = serde_json::from_str(extra?.get()).ok()?;
-    some_text(Some(extra.google.thought_signature))
+pub fn thought_signature(extra: Raw<'_>) -> Option<Cow<'_, str>> {
+    let [google] = raw::members(extra?, &["google"]).ok()?;
+    let [signature] = raw::members(google?, &["thought_signature"]).ok()?;
+    some_text(signature)
 }
 
 /// Hands on each part of an array; anything else has none.
@@ -575,8 +552,15 @@ fn for_parts(
     list: Raw<'_>,
     take: &mut dyn FnMut(&Part<'_>) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
-    let Some(list) = list.map(RawValue::get).filter(|raw| raw.starts_with('[')) else { return Ok(()) };
-    for_each(list, &mut |part: Option<Part<'_>>| part.as_ref().map_or(Ok(()), &mut *take))
+    let Some(list) = list.filter(|raw| raw.starts_with('[')) else { return Ok(()) };
+    let keys = &["type", "text", "summary", "thinking", "refusal"];
+    for_each(list, &mut |part| {
+        if part == "null" {
+            return Ok(());
+        }
+        let [kind, text, summary, thinking, refusal] = raw::members(part, keys)?;
+        take(&Part { kind, text, summary, thinking, refusal })
+    })
 }
 
 #[cfg(test)]

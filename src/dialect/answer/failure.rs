@@ -2,8 +2,7 @@
 
 use super::json::some_text;
 use crate::dialect::model::Failure;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use crate::dialect::raw::members;
 
 /// Length of a provider's error message that is passed on, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -11,38 +10,18 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 /// Kind and message of an error event or body, in OpenAI's or Anthropic's shape; else a general one. The kind comes
 /// from its `type` and `code` only: the words of the message are free.
 pub fn read_failure(text: &str) -> (Failure, String) {
-    #[derive(Default, Deserialize)]
-    struct Envelope<'a> {
-        #[serde(borrow, default)]
-        error: Option<&'a RawValue>,
-    }
-    #[derive(Default, Deserialize)]
-    struct Inner<'a> {
-        #[serde(borrow, default)]
-        message: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        r#type: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        code: Option<&'a RawValue>,
-    }
     let text = text.trim();
-    let object = |text: &str| text.starts_with('{');
-    let envelope: Envelope =
-        Some(text).filter(|text| object(text)).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
-    let inside = envelope.error.map_or(text, RawValue::get);
-    let inner: Inner = Some(inside)
-        .filter(|text| object(text))
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    let message = some_text(inner.message).or_else(|| some_text(envelope.error));
+    let [error] = members(text, &["error"]).unwrap_or_default();
+    let keys = &["message", "type", "code"];
+    let [message, kind, code] = members(error.unwrap_or(text), keys).unwrap_or_default();
+    let message = some_text(message).or_else(|| some_text(error));
     let message = message.as_deref().unwrap_or("The provider reported an error.");
     let mut end = message.len().min(MESSAGE_BYTES_MAX);
     while !message.is_char_boundary(end) {
         end -= 1;
     }
-    let code = inner.code.map_or("", |code| code.get().trim_matches('"'));
-    let kind = inner.r#type.map_or("", |kind| kind.get().trim_matches('"'));
-    let failure = failure_of(code).or_else(|| failure_of(kind)).unwrap_or(Failure::Server);
+    let known = |word: Option<&str>| failure_of(word?.trim_matches('"'));
+    let failure = known(code).or_else(|| known(kind)).unwrap_or(Failure::Server);
     (failure, message.get(..end).unwrap_or_default().to_owned())
 }
 

@@ -3,14 +3,12 @@
 use super::super::escape::unescape;
 use super::ReadError;
 use crate::dialect::model::Citation;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use crate::dialect::raw;
 use std::borrow::Cow;
 
 /// The text of a JSON string; `None` if the value is missing or something else. Borrowed unless it has escapes.
-pub fn text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
-    let raw = value?.get();
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+pub fn text(value: Option<&str>) -> Option<Cow<'_, str>> {
+    let inner = value?.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.as_bytes().contains(&b'\\') {
         return Some(Cow::Borrowed(inner));
     }
@@ -18,13 +16,13 @@ pub fn text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
 }
 
 /// The same, and empty ones count as missing.
-pub fn some_text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
+pub fn some_text(value: Option<&str>) -> Option<Cow<'_, str>> {
     text(value).filter(|text| !text.is_empty())
 }
 
 /// A count: any JSON number from 0 up, fractions cut.
-pub fn count(value: Option<&RawValue>) -> Option<u64> {
-    let raw = value?.get();
+pub fn count(value: Option<&str>) -> Option<u64> {
+    let raw = value?;
     raw.parse().ok().or_else(|| {
         let number: f64 = raw.parse().ok()?;
         // `as` saturates, and JSON has no NaN.
@@ -36,37 +34,12 @@ pub fn count(value: Option<&RawValue>) -> Option<u64> {
 /// its bytes.
 ///
 /// # Errors
-/// What `take` says, or [`ReadError::Malformed`] if the text is no array of such elements.
-pub fn for_each<'a, T: Deserialize<'a>>(
+/// What `take` says, or [`ReadError::Malformed`] if the text is no array.
+pub fn for_each<'a>(
     list: &'a str,
-    take: &mut dyn FnMut(T) -> Result<(), ReadError>,
+    take: &mut dyn FnMut(&'a str) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
-    struct Each<'t, T> {
-        take: &'t mut dyn FnMut(T) -> Result<(), ReadError>,
-        failed: &'t mut Option<ReadError>,
-    }
-    impl<'a, T: Deserialize<'a>> Visitor<'a> for Each<'_, T> {
-        type Value = ();
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a list")
-        }
-        fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
-            while let Some(element) = list.next_element()? {
-                if let Err(error) = (self.take)(element) {
-                    *self.failed = Some(error);
-                    return Err(A::Error::custom("refused"));
-                }
-            }
-            Ok(())
-        }
-    }
-    let mut failed = None;
-    let read = serde_json::Deserializer::from_str(list).deserialize_seq(Each { take, failed: &mut failed });
-    match (read, failed) {
-        (_, Some(error)) => Err(error),
-        (Ok(()), None) => Ok(()),
-        (Err(_), None) => Err(ReadError::Malformed),
-    }
+    raw::elements(list).try_for_each(|element| take(element?))
 }
 
 pub use super::super::escape::push_string;
@@ -158,14 +131,14 @@ pub fn object(arguments: &str) -> Option<Cow<'_, str>> {
     if text.is_empty() || text == "null" {
         return Some(Cow::Borrowed("{}"));
     }
-    let raw: &RawValue = serde_json::from_str(text).ok()?;
-    match raw.get().as_bytes().first() {
-        Some(b'{') => Some(Cow::Borrowed(raw.get())),
+    let raw = raw::value(text).ok()?;
+    match raw.as_bytes().first() {
+        Some(b'{') => Some(Cow::Borrowed(raw)),
         Some(b'"') => {
             let inner: String = serde_json::from_str(text).ok()?;
             // JSON in a string, once; a second wrapping is not unwrapped, so this does not go on for ever.
-            match serde_json::from_str::<&RawValue>(inner.trim()) {
-                Ok(object) if object.get().starts_with('{') => Some(Cow::Owned(object.get().to_owned())),
+            match raw::value(inner.trim()) {
+                Ok(object) if object.starts_with('{') => Some(Cow::Owned(object.to_owned())),
                 _ => Some(Cow::Owned(format!("{{\"value\":{text}}}"))),
             }
         }
@@ -175,16 +148,8 @@ pub fn object(arguments: &str) -> Option<Cow<'_, str>> {
 
 /// The free text of a wrapped custom tool: `{"input":"…"}`. Anything else is taken as it is.
 pub fn custom_input(arguments: &str) -> Cow<'_, str> {
-    #[derive(serde::Deserialize)]
-    struct Wrapped<'a> {
-        #[serde(borrow)]
-        input: &'a RawValue,
-    }
-    match serde_json::from_str::<Wrapped>(arguments) {
-        Ok(wrapped) if arguments.trim_start().starts_with('{') => match text(Some(wrapped.input)) {
-            Some(text) => Cow::Owned(text.into_owned()),
-            None => Cow::Owned(wrapped.input.get().to_owned()),
-        },
+    match raw::members_and_nulls(arguments, &["input"]) {
+        Ok([Some(input)]) => Cow::Owned(text(Some(input)).map_or_else(|| input.to_owned(), Cow::into_owned)),
         _ => Cow::Borrowed(arguments),
     }
 }
@@ -199,8 +164,7 @@ mod tests {
         let mut out = String::new();
         push_string(&mut out, &all);
         assert_eq!(serde_json::from_str::<String>(&out).unwrap(), all);
-        let raw: &RawValue = serde_json::from_str(&out).unwrap();
-        assert_eq!(text(Some(raw)).unwrap(), all);
+        assert_eq!(text(Some(&out)).unwrap(), all);
         for (json, expected) in [
             (r#""a""#, Some("a")),
             (r#""\u00e4\n""#, Some("ä\n")),
@@ -212,8 +176,7 @@ mod tests {
             ("[]", None),
             ("1", None),
         ] {
-            let raw: &RawValue = serde_json::from_str(json).unwrap();
-            assert_eq!(text(Some(raw)).as_deref(), expected, "{json}");
+            assert_eq!(text(Some(json)).as_deref(), expected, "{json}");
         }
     }
 
@@ -228,9 +191,7 @@ mod tests {
             ("\"7\"", None),
             ("1e400", Some(u64::MAX)),
         ] {
-            // Beyond the range of a double, serde_json keeps a raw number all the same.
-            let raw: &RawValue = serde_json::from_str(json).unwrap();
-            assert_eq!(count(Some(raw)), expected, "{json}");
+            assert_eq!(count(Some(json)), expected, "{json}");
         }
     }
 

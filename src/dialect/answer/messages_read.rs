@@ -5,10 +5,10 @@ use super::usage::read_messages;
 use super::{ReadError, Sink, Truncated, make_id};
 use crate::dialect::chat::says_something;
 use crate::dialect::model::{Block, Citation, Event, StopReason, Usage};
+use crate::dialect::raw::{self, Read, Unread};
+use crate::dialect::skim::Scan;
 use crate::dialect::splice::is_space;
 use crate::limits::{ANSWER_BLOCKS_MAX, ANSWER_CALLS_MAX, BLOCK_CITATIONS_MAX};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Reads one answer of one backend: every event of its stream in order, then the end; or a whole answer.
@@ -60,91 +60,120 @@ enum Open {
     },
 }
 
-type Raw<'a> = Option<&'a RawValue>;
+/// As it stands in the answer, so that no vendor's types can break the read.
+type Raw<'a> = Option<&'a str>;
 
-#[derive(Deserialize)]
 struct Frame<'a> {
-    #[serde(borrow, default)]
-    r#type: Raw<'a>,
-    #[serde(borrow, default)]
+    kind: Raw<'a>,
     index: Raw<'a>,
-    #[serde(borrow, default)]
     message: Raw<'a>,
-    #[serde(borrow, default)]
     content_block: Option<Content<'a>>,
-    #[serde(borrow, default)]
     delta: Option<Delta<'a>>,
-    #[serde(borrow, default)]
     usage: Raw<'a>,
-    #[serde(borrow, default)]
     error: Raw<'a>,
 }
 
-#[derive(Deserialize)]
 struct Delta<'a> {
-    #[serde(borrow, default)]
-    r#type: Raw<'a>,
-    #[serde(borrow, default)]
+    kind: Raw<'a>,
     text: Raw<'a>,
-    #[serde(borrow, default)]
     partial_json: Raw<'a>,
-    #[serde(borrow, default)]
     thinking: Raw<'a>,
-    #[serde(borrow, default)]
     signature: Raw<'a>,
-    #[serde(borrow, default)]
     citation: Raw<'a>,
-    #[serde(borrow, default)]
-    stop_reason: Raw<'a>,
-    #[serde(borrow, default)]
-    stop_sequence: Raw<'a>,
-    #[serde(borrow, default)]
-    stop_details: Raw<'a>,
+    stop: Stop<'a>,
+}
+
+/// Why an answer ended.
+struct Stop<'a> {
+    reason: Raw<'a>,
+    sequence: Raw<'a>,
+    details: Raw<'a>,
 }
 
 /// A content block, of a whole message or as a stream begins it.
-#[derive(Deserialize)]
 struct Content<'a> {
-    #[serde(borrow, default)]
-    r#type: Raw<'a>,
-    #[serde(borrow, default)]
+    kind: Raw<'a>,
     text: Raw<'a>,
-    #[serde(borrow, default)]
     thinking: Raw<'a>,
-    #[serde(borrow, default)]
     signature: Raw<'a>,
-    #[serde(borrow, default)]
     data: Raw<'a>,
-    #[serde(borrow, default)]
     id: Raw<'a>,
-    #[serde(borrow, default)]
     name: Raw<'a>,
-    #[serde(borrow, default)]
     input: Raw<'a>,
-    #[serde(borrow, default)]
     citations: Raw<'a>,
 }
 
-#[derive(Deserialize)]
 struct Message<'a> {
-    #[serde(borrow, default)]
-    r#type: Raw<'a>,
-    #[serde(borrow, default)]
+    kind: Raw<'a>,
     id: Raw<'a>,
-    #[serde(borrow, default)]
     model: Raw<'a>,
-    #[serde(borrow, default)]
     content: Raw<'a>,
-    #[serde(borrow, default)]
-    stop_reason: Raw<'a>,
-    #[serde(borrow, default)]
-    stop_sequence: Raw<'a>,
-    #[serde(borrow, default)]
-    stop_details: Raw<'a>,
-    #[serde(borrow, default)]
+    stop: Stop<'a>,
     usage: Raw<'a>,
-    #[serde(borrow, default)]
     error: Raw<'a>,
+}
+
+impl<'a> Frame<'a> {
+    fn read(scan: &mut Scan<'a>) -> Read<Self> {
+        let (mut content_block, mut delta) = (None, None);
+        let keys = &["type", "index", "message", "usage", "error"];
+        let [kind, index, message, usage, error] =
+            raw::object_with(scan, keys, &["content_block", "delta"], &mut |at, scan| {
+                match at {
+                    0 => content_block = Some(Content::read(scan)?),
+                    _ => delta = Some(Delta::read(scan)?),
+                }
+                Ok(())
+            })?;
+        Ok(Self { kind, index, message, content_block, delta, usage, error })
+    }
+}
+
+impl<'a> Delta<'a> {
+    fn read(scan: &mut Scan<'a>) -> Read<Self> {
+        let keys = &[
+            "type",
+            "text",
+            "partial_json",
+            "thinking",
+            "signature",
+            "citation",
+            "stop_reason",
+            "stop_sequence",
+            "stop_details",
+        ];
+        let [kind, text, partial_json, thinking, signature, citation, reason, sequence, details] =
+            raw::object(scan, keys)?;
+        let stop = Stop { reason, sequence, details };
+        Ok(Self { kind, text, partial_json, thinking, signature, citation, stop })
+    }
+}
+
+impl<'a> Content<'a> {
+    fn read(scan: &mut Scan<'a>) -> Read<Self> {
+        let keys = &["type", "text", "thinking", "signature", "data", "id", "name", "input", "citations"];
+        let [kind, text, thinking, signature, data, id, name, input, citations] = raw::object(scan, keys)?;
+        Ok(Self { kind, text, thinking, signature, data, id, name, input, citations })
+    }
+}
+
+impl<'a> Message<'a> {
+    fn read(text: &'a str) -> Read<Self> {
+        let keys = &[
+            "type",
+            "id",
+            "model",
+            "content",
+            "stop_reason",
+            "stop_sequence",
+            "stop_details",
+            "usage",
+            "error",
+        ];
+        let [kind, id, model, content, reason, sequence, details, usage, error] = raw::members(text, keys)?;
+        let stop = Stop { reason, sequence, details };
+        Ok(Self { kind, id, model, content, stop, usage, error })
+    }
 }
 
 impl MessagesReader {
@@ -204,12 +233,8 @@ impl MessagesReader {
         if name == "error" {
             return Err(error());
         }
-        // serde reads a struct from an array, too.
-        if !data.starts_with('{') {
-            return Err(ReadError::Malformed);
-        }
-        let frame: Frame = serde_json::from_str(data).map_err(|_| ReadError::Malformed)?;
-        let kind = text(frame.r#type).unwrap_or(Cow::Borrowed(name));
+        let frame = raw::read(data, Frame::read)?;
+        let kind = text(frame.kind).unwrap_or(Cow::Borrowed(name));
         if kind == "error" || says_something(frame.error) {
             return Err(error());
         }
@@ -234,9 +259,7 @@ impl MessagesReader {
                 Ok(())
             }
             "message_start" => {
-                let raw = frame.message.filter(|raw| raw.get().starts_with('{'));
-                let message = raw.map(|raw| serde_json::from_str(raw.get()));
-                let message: Message = message.transpose().ok().flatten().ok_or(ReadError::Malformed)?;
+                let message = Message::read(frame.message.ok_or(ReadError::Malformed)?)?;
                 self.start(Some(&message), sink);
                 Ok(())
             }
@@ -245,7 +268,7 @@ impl MessagesReader {
                 self.take_usage(frame.usage);
                 let Some(delta) = &frame.delta else { return Ok(()) };
                 self.close(sink);
-                self.take_reason(delta.stop_reason, delta.stop_sequence, delta.stop_details, sink);
+                self.take_reason(&delta.stop, sink);
                 Ok(())
             }
             "message_stop" => {
@@ -297,23 +320,24 @@ impl MessagesReader {
         let text = text.trim_matches(is_space);
         let error = || ReadError::Error(text.to_owned());
         if !text.starts_with('{') {
-            let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
-            return Err(if is_json { error() } else { ReadError::Malformed });
+            return Err(if raw::value(text).is_ok() { error() } else { ReadError::Malformed });
         }
-        let message: Message = serde_json::from_str(text)
-            .map_err(|e| if e.is_data() { error() } else { ReadError::Malformed })?;
-        let content = message.content.filter(|raw| raw.get().starts_with('['));
-        let is_error = super::json::text(message.r#type).as_deref() == Some("error");
+        let message = Message::read(text).map_err(|unread| match unread {
+            Unread::Misshapen => error(),
+            Unread::Malformed => ReadError::Malformed,
+        })?;
+        let content = message.content.filter(|raw| raw.starts_with('['));
+        let is_error = super::json::text(message.kind).as_deref() == Some("error");
         let (Some(content), false) = (content, is_error || says_something(message.error)) else {
             return Err(error());
         };
         self.start(Some(&message), sink);
-        for_each(content.get(), &mut |block: Content<'_>| {
-            self.open_block(&block, sink)?;
+        for_each(content, &mut |block| {
+            self.open_block(&raw::read(block, Content::read)?, sink)?;
             self.close(sink);
             Ok(())
         })?;
-        self.take_reason(message.stop_reason, message.stop_sequence, message.stop_details, sink);
+        self.take_reason(&message.stop, sink);
         self.done = true;
         self.end(true, sink).map_err(|Truncated| ReadError::Malformed)
     }
@@ -336,13 +360,8 @@ impl MessagesReader {
         }
     }
 
-    fn take_reason(&mut self, reason: Raw<'_>, sequence: Raw<'_>, details: Raw<'_>, sink: Sink<'_>) {
-        #[derive(Deserialize)]
-        struct Details<'a> {
-            #[serde(borrow)]
-            explanation: &'a RawValue,
-        }
-        let Some(reason) = some_text(reason) else { return };
+    fn take_reason(&mut self, stop: &Stop<'_>, sink: Sink<'_>) {
+        let Some(reason) = some_text(stop.reason) else { return };
         let reason = match &*reason {
             "stop_sequence" => StopReason::StopSequence,
             "max_tokens" | "model_context_window_exceeded" => StopReason::MaxTokens,
@@ -350,12 +369,12 @@ impl MessagesReader {
             "refusal" => StopReason::Refusal,
             _ => StopReason::End,
         };
-        self.stop_sequence = some_text(sequence).map(Cow::into_owned).or(self.stop_sequence.take());
+        self.stop_sequence = some_text(stop.sequence).map(Cow::into_owned).or(self.stop_sequence.take());
         let first = self.reason.replace(reason).is_none();
         // Why a model refused is told beside its content; other protocols have it inside.
         if reason == StopReason::Refusal && first {
-            let details: Option<Details> = details.and_then(|raw| serde_json::from_str(raw.get()).ok());
-            if let Some(why) = details.and_then(|details| some_text(Some(details.explanation))) {
+            let details = stop.details.and_then(|raw| raw::members(raw, &["explanation"]).ok());
+            if let Some(why) = details.and_then(|[why]| some_text(why)) {
                 sink(Event::Open(Block::Refusal));
                 self.say(&why, sink);
                 sink(Event::Close { signature: None });
@@ -373,14 +392,14 @@ impl MessagesReader {
         if self.blocks > ANSWER_BLOCKS_MAX {
             return Err(ReadError::Broken("the answer has more blocks than we take"));
         }
-        let kind = text(block.r#type).unwrap_or_default();
+        let kind = text(block.kind).unwrap_or_default();
         match &*kind {
             "text" => {
                 self.open = Open::Text { shown: false };
                 self.text(&some_text(block.text).unwrap_or_default(), sink);
                 if let Some(list) = block.citations.filter(|_| says_something(block.citations)) {
                     // What is misshapen is nothing that an answer could not do without.
-                    let _ = for_each(list.get(), &mut |citation: &RawValue| {
+                    let _ = for_each(list, &mut |citation| {
                         self.cite(Some(citation));
                         Ok(())
                     });
@@ -412,8 +431,9 @@ impl MessagesReader {
                 self.has_content = true;
                 sink(Event::Open(Block::Tool { id: &id, name: &name, signature: None }));
                 self.ids.push(id);
-                let input = block.input.map_or("", RawValue::get);
-                let input = object(input).filter(|input| !is_empty_object(input)).unwrap_or_default();
+                let input = object(block.input.unwrap_or_default())
+                    .filter(|input| !is_empty_object(input))
+                    .unwrap_or_default();
                 self.open = Open::Tool { input: input.into_owned(), begun: false };
             }
             _ => self.open = Open::Ignored,
@@ -444,7 +464,7 @@ impl MessagesReader {
     }
 
     fn delta(&mut self, index: Option<u64>, delta: &Delta<'_>, sink: Sink<'_>) -> Result<(), ReadError> {
-        let kind = text(delta.r#type).unwrap_or_default();
+        let kind = text(delta.kind).unwrap_or_default();
         if matches!(self.open, Open::Nothing) || index != self.index {
             match &*kind {
                 // Some servers forget to begin or to end blocks.
@@ -483,24 +503,16 @@ impl MessagesReader {
 
     /// Keeps a source for the end of its block, if it is a page: other places have no counterpart.
     fn cite(&mut self, citation: Raw<'_>) {
-        #[derive(Deserialize)]
-        struct Page<'a> {
-            #[serde(borrow, default)]
-            url: Raw<'a>,
-            /// Of a search result that the client sent.
-            #[serde(borrow, default)]
-            source: Raw<'a>,
-            #[serde(borrow, default)]
-            title: Raw<'a>,
-        }
-        let Some(page) = citation.and_then(|raw| serde_json::from_str::<Page<'_>>(raw.get()).ok()) else {
+        let keys = &["url", "source", "title"];
+        let Some([url, source, title]) = citation.and_then(|raw| raw::members(raw, keys).ok()) else {
             return;
         };
-        let source = || some_text(page.source).filter(|source| source.starts_with("http"));
-        if let Some(url) = some_text(page.url).or_else(source)
+        // A search result that the client sent has a source.
+        let source = || some_text(source).filter(|source| source.starts_with("http"));
+        if let Some(url) = some_text(url).or_else(source)
             && self.cited.len() < BLOCK_CITATIONS_MAX
         {
-            self.cited.push((url.into_owned(), text(page.title).unwrap_or_default().into_owned()));
+            self.cited.push((url.into_owned(), text(title).unwrap_or_default().into_owned()));
         }
     }
 

@@ -29,6 +29,8 @@ pub use messages_read::MessagesReader;
 pub use messages_write::MessagesWriter;
 pub use responses_write::{Echo, ResponsesWriter, response_id};
 
+use super::raw::Unread;
+
 /// Why a reader could make nothing of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadError {
@@ -38,6 +40,13 @@ pub enum ReadError {
     Malformed,
     /// It makes no sense any more, or is more than we hold; the stream is lost. Says why.
     Broken(&'static str),
+}
+
+/// Another shape is another protocol.
+impl From<Unread> for ReadError {
+    fn from(_: Unread) -> Self {
+        Self::Malformed
+    }
 }
 
 /// The provider's stream ended before its answer did.

@@ -3,110 +3,70 @@
 use super::json::count;
 use crate::dialect::chat::says_something;
 use crate::dialect::model::Usage;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-type Raw<'a> = Option<&'a RawValue>;
+use crate::dialect::raw::members;
 
 /// `usage` of a chat completion; `None` if it says nothing.
 ///
 /// DeepSeek counts hits and misses, Moonshot has `cached_tokens` on top. xAI counts reasoning besides the completion,
 /// which the total gives away.
-pub fn read_chat(value: Option<&RawValue>) -> Option<Usage> {
-    #[derive(Deserialize)]
-    struct Chat<'a> {
-        #[serde(borrow, default)]
-        prompt_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        completion_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        total_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        prompt_tokens_details: Raw<'a>,
-        #[serde(borrow, default)]
-        completion_tokens_details: Raw<'a>,
-        #[serde(borrow, default)]
-        prompt_cache_hit_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        prompt_cache_miss_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        cached_tokens: Raw<'a>,
-    }
-    #[derive(Default, Deserialize)]
-    struct Details<'a> {
-        #[serde(borrow, default)]
-        cached_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        cache_write_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        reasoning_tokens: Raw<'a>,
-    }
-    fn details<'a>(value: Raw<'a>) -> Details<'a> {
-        object(value).and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default()
-    }
-    let chat: Chat = serde_json::from_str(object(value).filter(|_| says_something(value))?).ok()?;
-    let prompt = details(chat.prompt_tokens_details);
-    let hit = count(chat.prompt_cache_hit_tokens);
-    let cache_read = count(prompt.cached_tokens).or(hit).or(count(chat.cached_tokens)).unwrap_or(0);
-    let input = count(chat.prompt_tokens)
-        .or_else(|| Some(hit?.saturating_add(count(chat.prompt_cache_miss_tokens)?)))
-        .unwrap_or(0);
-    let reasoning = count(details(chat.completion_tokens_details).reasoning_tokens).unwrap_or(0);
-    let mut output = count(chat.completion_tokens).unwrap_or(0);
+pub fn read_chat(value: Option<&str>) -> Option<Usage> {
+    let keys = &[
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+        "prompt_cache_hit_tokens",
+        "prompt_cache_miss_tokens",
+        "cached_tokens",
+    ];
+    let [prompt, completion, total, prompt_details, completion_details, hit, miss, cached] =
+        members(value.filter(|_| says_something(value))?, keys).ok()?;
+    let [cached_part, written, _] = details(prompt_details);
+    let [_, _, reasoning] = details(completion_details);
+    let hit = count(hit);
+    let cache_read = count(cached_part).or(hit).or(count(cached)).unwrap_or(0);
+    let input = count(prompt).or_else(|| Some(hit?.saturating_add(count(miss)?))).unwrap_or(0);
+    let reasoning = count(reasoning).unwrap_or(0);
+    let mut output = count(completion).unwrap_or(0);
     let on_top = input.saturating_add(output).saturating_add(reasoning);
-    if reasoning > 0 && count(chat.total_tokens) == Some(on_top) {
+    if reasoning > 0 && count(total) == Some(on_top) {
         output = output.saturating_add(reasoning);
     }
-    Some(Usage {
-        input,
-        cache_read,
-        cache_write: count(prompt.cache_write_tokens).unwrap_or(0),
-        output,
-        reasoning,
-    })
+    Some(Usage { input, cache_read, cache_write: count(written).unwrap_or(0), output, reasoning })
+}
+
+/// What the details of both sides may hold: cached tokens, those written to a cache, reasoning.
+fn details(value: Option<&str>) -> [Option<&str>; 3] {
+    let keys = &["cached_tokens", "cache_write_tokens", "reasoning_tokens"];
+    value.and_then(|raw| members(raw, keys).ok()).unwrap_or_default()
 }
 
 /// Takes `usage` of a message, or of a later event of its stream, over `known`.
 ///
 /// Input may come early or late, and some vendors send zeros at the other place: the larger one counts. Output is
 /// cumulative: the later one counts.
-pub fn read_messages(value: Option<&RawValue>, known: &mut Usage) {
-    #[derive(Deserialize)]
-    struct Messages<'a> {
-        #[serde(borrow, default)]
-        input_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        cache_creation_input_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        cache_read_input_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        output_tokens: Raw<'a>,
-        #[serde(borrow, default)]
-        output_tokens_details: Raw<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Details<'a> {
-        #[serde(borrow, default)]
-        thinking_tokens: Raw<'a>,
-    }
-    let Some(usage) = object(value).and_then(|raw| serde_json::from_str::<Messages>(raw).ok()) else {
+pub fn read_messages(value: Option<&str>, known: &mut Usage) {
+    let keys = &[
+        "input_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "output_tokens",
+        "output_tokens_details",
+    ];
+    let Some([input, written, cached, output, details]) = value.and_then(|raw| members(raw, keys).ok())
+    else {
         return;
     };
     let fresh = known.input.saturating_sub(known.cache_read).saturating_sub(known.cache_write);
-    let larger = |old: u64, new: Raw<'_>| old.max(count(new).unwrap_or(0));
-    let fresh = larger(fresh, usage.input_tokens);
-    known.cache_read = larger(known.cache_read, usage.cache_read_input_tokens);
-    known.cache_write = larger(known.cache_write, usage.cache_creation_input_tokens);
+    let larger = |old: u64, new: Option<&str>| old.max(count(new).unwrap_or(0));
+    let fresh = larger(fresh, input);
+    known.cache_read = larger(known.cache_read, cached);
+    known.cache_write = larger(known.cache_write, written);
     known.input = fresh.saturating_add(known.cache_read).saturating_add(known.cache_write);
-    known.output = count(usage.output_tokens).unwrap_or(known.output);
-    let details =
-        object(usage.output_tokens_details).and_then(|raw| serde_json::from_str::<Details>(raw).ok());
-    known.reasoning = details.and_then(|details| count(details.thinking_tokens)).unwrap_or(known.reasoning);
-}
-
-/// serde reads a struct from an array, too: objects only.
-fn object(value: Raw<'_>) -> Option<&str> {
-    value.map(RawValue::get).filter(|raw| raw.starts_with('{'))
+    known.output = count(output).unwrap_or(known.output);
+    let thought = details.and_then(|raw| members(raw, &["thinking_tokens"]).ok());
+    known.reasoning = thought.and_then(|[thought]| count(thought)).unwrap_or(known.reasoning);
 }
 
 /// `usage` of a chat completion.
@@ -158,7 +118,6 @@ mod tests {
 
     #[track_caller]
     fn check_chat(json: &str, expected: Option<[u64; 5]>) {
-        let raw: &RawValue = serde_json::from_str(json).unwrap();
         let expected = expected.map(|[input, cache_read, cache_write, output, reasoning]| Usage {
             input,
             cache_read,
@@ -166,7 +125,7 @@ mod tests {
             output,
             reasoning,
         });
-        assert_eq!(read_chat(Some(raw)), expected, "{json}");
+        assert_eq!(read_chat(Some(json)), expected, "{json}");
     }
 
     #[test]
@@ -204,19 +163,16 @@ mod tests {
             r#"{"input_tokens":0,"output_tokens":7,"output_tokens_details":{"thinking_tokens":3}}"#,
             "null",
         ] {
-            let raw: &RawValue = serde_json::from_str(json).unwrap();
-            read_messages(Some(raw), &mut usage);
+            read_messages(Some(json), &mut usage);
         }
         let expected = Usage { input: 1004, cache_read: 900, cache_write: 100, output: 7, reasoning: 3 };
         assert_eq!(usage, expected);
         let json = messages_json(usage);
-        let raw: &RawValue = serde_json::from_str(&json).unwrap();
         let mut again = Usage::default();
-        read_messages(Some(raw), &mut again);
+        read_messages(Some(&json), &mut again);
         assert_eq!(again, expected);
         let json = chat_json(usage);
-        let raw: &RawValue = serde_json::from_str(&json).unwrap();
-        assert_eq!(read_chat(Some(raw)), Some(expected));
+        assert_eq!(read_chat(Some(&json)), Some(expected));
     }
 
     #[test]
