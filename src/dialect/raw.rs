@@ -87,8 +87,8 @@ pub(super) fn object_with<'a, const N: usize>(
     nested: &[&str],
     into: Nested<'_, 'a>,
 ) -> Read<[Option<&'a str>; N]> {
-    let mut slots = object_and_nulls(scan, keys, nested, into)?;
-    drop_nulls(&mut slots);
+    let mut slots = [None; N];
+    fill(scan, keys, &mut slots, false, nested, into)?;
     Ok(slots)
 }
 
@@ -101,57 +101,51 @@ pub(super) fn object_and_nulls<'a, const N: usize>(
     into: Nested<'_, 'a>,
 ) -> Read<[Option<&'a str>; N]> {
     let mut slots = [None; N];
-    fill(scan, keys, &mut slots, nested, into)?;
+    fill(scan, keys, &mut slots, true, nested, into)?;
     Ok(slots)
-}
-
-fn drop_nulls(slots: &mut [Option<&str>]) {
-    for slot in slots {
-        *slot = slot.filter(|raw| *raw != "null");
-    }
 }
 
 fn fill<'a>(
     scan: &mut Scan<'a>,
     keys: &[&str],
     slots: &mut [Option<&'a str>],
+    nulls: bool,
     nested: &[&str],
     into: Nested<'_, 'a>,
 ) -> Read<()> {
     open(scan, b'{')?;
-    // One bit for each of `nested`.
+    // One bit for each of `keys` and `nested`, which are a dozen at most.
     let mut seen = 0_u32;
     let mut first = true;
     while goes_on(scan, std::mem::take(&mut first), b'}')? {
-        let key = scan.key()?;
-        let key = decoded(scan.span(key));
-        let place = |names: &[&str]| names.iter().position(|name| *name == key);
-        if let Some(slot) = place(keys).and_then(|at| slots.get_mut(at)) {
-            if slot.is_some() {
-                return Err(Unread::Misshapen);
-            }
-            *slot = Some(raw(scan)?);
-        } else if let Some(at) = place(nested) {
-            if seen >> at & 1 == 1 {
-                return Err(Unread::Misshapen);
-            }
-            seen |= 1 << at;
-            scan.space();
-            match scan.peek() {
-                Some(b'n') => scan.word(b"null")?,
-                _ => into(at, scan)?,
-            }
-        } else {
+        let key = key(scan)?;
+        let Some(at) = keys.iter().chain(nested).position(|name| **name == *key) else {
             scan.value()?;
+            continue;
+        };
+        if seen >> at & 1 == 1 {
+            return Err(Unread::Misshapen);
+        }
+        seen |= 1 << at;
+        scan.space();
+        let is_null = scan.peek() == Some(b'n');
+        match slots.get_mut(at) {
+            Some(slot) if nulls || !is_null => *slot = Some(raw(scan)?),
+            _ if is_null => scan.word(b"null")?,
+            _ => into(at - slots.len(), scan)?,
         }
     }
     Ok(())
 }
 
-/// A key without its quotes. Half a surrogate pair is none of ours, whatever it becomes.
-fn decoded(key: &str) -> Cow<'_, str> {
-    let inside = key.get(1..key.len().saturating_sub(1)).unwrap_or_default();
-    if inside.contains('\\') { Cow::Owned(unescape(inside)) } else { Cow::Borrowed(inside) }
+/// A key and its colon. Half a surrogate pair in it is none of ours, whatever it becomes.
+fn key<'a>(scan: &mut Scan<'a>) -> Read<Cow<'a, str>> {
+    let start = scan.at() + 1;
+    let escapes = scan.string("expected a key")?;
+    let key = scan.span(start..scan.at() - 1);
+    scan.space();
+    scan.take(b':', "expected `:`")?;
+    Ok(if escapes { Cow::Owned(unescape(key)) } else { Cow::Borrowed(key) })
 }
 
 /// The value here as raw text.
