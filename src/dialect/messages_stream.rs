@@ -1,11 +1,11 @@
 //! Messages on their way through to a client that speaks them too: what each event means, our field spliced in.
 
+use super::answer::json::text;
 use super::answer::{MessagesReader, ReadError, Truncated};
 use super::model::Usage;
-use super::skim;
 use super::splice::{insert_member, pieces, span_of};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use super::{raw, skim};
+use std::borrow::Cow;
 
 /// Follows one stream of one backend, which goes on as it came.
 #[derive(Debug)]
@@ -37,22 +37,15 @@ impl MessagesStream {
         name: &'a str,
         data: &'a str,
     ) -> Result<Option<(&'a str, &'a str)>, ReadError> {
-        #[derive(Deserialize)]
-        struct Frame<'a> {
-            #[serde(borrow, default)]
-            r#type: std::borrow::Cow<'a, str>,
-            #[serde(borrow, default)]
-            message: Option<&'a RawValue>,
-        }
         if self.stopped {
             return Ok(None);
         }
         self.reader.event(name, data, &mut |_| ())?;
         self.stopped = self.reader.is_done();
         if name == "message_start" || (name.is_empty() && data.contains("message_start")) {
-            let frame = serde_json::from_str::<Frame>(data).ok();
-            let message = frame.and_then(|frame| frame.message).filter(|message| !is_named(message.get()));
-            let object = message.and_then(|message| span_of(data, message.get()));
+            let message = raw::members(data, &["message"]).ok().and_then(|[message]| message);
+            let object = message.filter(|message| !is_named(message));
+            let object = object.and_then(|message| span_of(data, message));
             let member = self.provider_json.as_ref().map(|json| format!("\"provider_name\":{json}"));
             if let (Some(object), Some(member)) = (object, member)
                 && let Some(edit) = insert_member(data.as_bytes(), object, &member)
@@ -66,9 +59,8 @@ impl MessagesStream {
             return Ok(Some((name, data)));
         }
         // SDKs drop events without a name.
-        let kind =
-            serde_json::from_str::<Frame>(data).map(|frame| frame.r#type.into_owned()).unwrap_or_default();
-        self.spliced = kind;
+        let kind = raw::members(data, &["type"]).ok().and_then(|[kind]| text(kind));
+        self.spliced = kind.map(Cow::into_owned).unwrap_or_default();
         Ok(Some((&self.spliced, data)))
     }
 

@@ -2,10 +2,8 @@
 
 use super::ask::Dialect;
 use super::request::messages_in::BILLING;
-use super::skim;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
+use super::{raw, skim};
 use serde_json::Value;
-use std::fmt;
 
 /// The texts of a request up to the end of the first turn of the user. `None` if there is none.
 ///
@@ -38,11 +36,14 @@ pub fn opening(dialect: Dialect, body: &str, history: &[String]) -> Option<Strin
         texts(&serde_json::from_str(turns).ok()?, &mut text);
         return Some(text);
     }
-    let mut reader = serde_json::Deserializer::from_str(turns);
-    let mut found = false;
-    // Stopped in the middle, it ends with an error.
-    let _ = First { text: &mut text, found: &mut found }.deserialize(&mut reader);
-    found.then_some(text)
+    for turn in raw::elements(turns) {
+        let turn = serde_json::from_str(turn.ok()?).ok()?;
+        texts(&turn, &mut text);
+        if is_users(&turn) {
+            return Some(text);
+        }
+    }
+    None
 }
 
 /// What is no text of a turn.
@@ -67,40 +68,6 @@ fn texts(value: &Value, out: &mut String) {
 
 fn is_users(turn: &Value) -> bool {
     turn.get("role").and_then(Value::as_str) == Some("user")
-}
-
-/// Reads an array of turns up to the first of the user.
-struct First<'a> {
-    text: &'a mut String,
-    found: &'a mut bool,
-}
-
-impl<'de> DeserializeSeed<'de> for First<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for First<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("turns")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut turns: A) -> Result<(), A::Error> {
-        while let Some(turn) = turns.next_element::<Value>()? {
-            texts(&turn, self.text);
-            if is_users(&turn) {
-                *self.found = true;
-                return Err(A::Error::custom("read far enough"));
-            }
-        }
-        while turns.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -2,33 +2,10 @@
 //!
 //! Providers that sign their thinking refuse it, and translating the whole request instead would cost its cache marks.
 
+use super::answer::json::text;
 use super::model::MARK;
+use super::raw::{self, Read};
 use super::splice::{Edit, span_of};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow)]
-    messages: Vec<Message<'a>>,
-    thinking: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    role: Cow<'a, str>,
-    content: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct Block<'a> {
-    #[serde(borrow)]
-    r#type: Cow<'a, str>,
-    #[serde(borrow, default)]
-    signature: Cow<'a, str>,
-}
 
 /// The edits that do it. `None`: it takes more than that, as a message would be left empty, or the model could not
 /// go on thinking in a turn whose thinking is gone.
@@ -36,36 +13,45 @@ pub fn edits(body: &str) -> Option<Vec<Edit>> {
     if !body.contains(MARK) {
         return Some(Vec::new());
     }
-    let request: Body<'_> = serde_json::from_str(body).ok()?;
-    let last = request.messages.iter().rposition(|message| message.role == "assistant");
+    let [messages, thinking] = raw::members(body, &["messages", "thinking"]).ok()?;
+    // Contents, and where the last one of the model is.
+    let (mut contents, mut last) = (Vec::new(), None);
+    for message in raw::elements(messages?) {
+        let [role, content] = raw::members_and_nulls(message.ok()?, &["role", "content"]).ok()?;
+        if text(role)? == "assistant" {
+            last = Some(contents.len());
+        }
+        contents.push(content?);
+    }
     let mut edits = Vec::new();
-    for (at, message) in request.messages.iter().enumerate() {
+    for (at, content) in contents.into_iter().enumerate() {
         // Text cannot hold a block.
-        if message.content.get().contains(MARK) && message.content.get().starts_with('[') {
-            let must_think = request.thinking.is_some() && last == Some(at);
-            edits.extend(edits_of(body, message.content, must_think)?);
+        if content.contains(MARK) && content.starts_with('[') {
+            edits.extend(edits_of(body, content, thinking.is_some() && last == Some(at))?);
         }
     }
     Some(edits)
 }
 
-fn edits_of(body: &str, content: &RawValue, must_think: bool) -> Option<Vec<Edit>> {
-    let blocks: Vec<&RawValue> = serde_json::from_str(content.get()).ok()?;
+fn edits_of(body: &str, content: &str, must_think: bool) -> Option<Vec<Edit>> {
+    let blocks: Read<Vec<&str>> = raw::elements(content).collect();
+    let blocks = blocks.ok()?;
     let mut edits = Vec::new();
     let (mut kept, mut calls) = (false, false);
     for (at, raw) in blocks.iter().enumerate() {
-        let block: Block<'_> = serde_json::from_str(raw.get()).ok()?;
-        calls |= block.r#type == "tool_use";
-        let ours = block.r#type == "thinking" && block.signature.starts_with(MARK);
+        let [kind, signature] = raw::members_and_nulls(raw, &["type", "signature"]).ok()?;
+        let (kind, signature) = (text(kind)?, text(signature.or(Some("\"\"")))?);
+        calls |= kind == "tool_use";
+        let ours = kind == "thinking" && signature.starts_with(MARK);
         kept |= !ours;
         if !ours {
             continue;
         }
         // With the comma before it, or, where nothing is kept before it, the one behind.
-        let this = span_of(body, raw.get())?;
+        let this = span_of(body, raw)?;
         let span = match kept {
-            true => span_of(body, blocks.get(at.checked_sub(1)?)?.get())?.end..this.end,
-            false => this.start..span_of(body, blocks.get(at + 1)?.get())?.start,
+            true => span_of(body, blocks.get(at.checked_sub(1)?)?)?.end..this.end,
+            false => this.start..span_of(body, blocks.get(at + 1)?)?.start,
         };
         edits.push(Edit { span, text: String::new() });
     }
