@@ -1,8 +1,9 @@
 //! Errors of this program in the shape of the API that was called.
 
+use super::answer::json::{push_member, push_string, text};
 use super::ask::Dialect;
 use super::model::Failure;
-use serde::{Deserialize, Serialize};
+use super::raw;
 use std::borrow::Cow;
 
 /// `param` or `code` of a provider's error; a longer one is neither.
@@ -48,49 +49,34 @@ impl ApiError {
     /// Takes `param` and `code` from a provider's own error, where it has them in OpenAI's shape. `clean` takes out of
     /// them what nobody may see.
     pub fn with_details_of(mut self, body: &[u8], clean: impl Fn(&str) -> String) -> Self {
-        #[derive(Deserialize)]
-        struct Envelope {
-            error: Inner,
-        }
-        #[derive(Deserialize)]
-        struct Inner {
-            #[serde(default)]
-            param: serde_json::Value,
-            #[serde(default)]
-            code: serde_json::Value,
-        }
-        // Several vendors have numbers there, which say no more than the status.
-        let text = |value: serde_json::Value| {
-            value.as_str().filter(|text| text.len() <= DETAIL_BYTES_MAX).map(|text| Cow::Owned(clean(text)))
-        };
-        if let Ok(Envelope { error }) = serde_json::from_slice(body) {
-            self.param = text(error.param);
-            self.code = text(error.code);
+        let body = String::from_utf8_lossy(body);
+        let error = raw::members(&body, &["error"]).ok();
+        let inner = error.and_then(|[error]| raw::members(error?, &["param", "code"]).ok());
+        if let Some([param, code]) = inner {
+            // Several vendors have numbers there, which say no more than the status.
+            let detail = |raw: Option<&str>| {
+                let text = text(raw).filter(|text| text.len() <= DETAIL_BYTES_MAX)?;
+                Some(Cow::Owned(clean(&text)))
+            };
+            (self.param, self.code) = (detail(param), detail(code));
         }
         self
     }
 
     /// `{"error":{"message","type","param","code"}}`, as OpenAI writes it.
     pub fn to_openai(&self) -> String {
-        #[derive(Serialize)]
-        struct Envelope<'a> {
-            error: Inner<'a>,
+        let mut json = String::from("{\"error\":{");
+        push_member(&mut json, "message", &self.message);
+        json.push(',');
+        push_member(&mut json, "type", self.kind);
+        for (key, value) in [("param", &self.param), ("code", &self.code)] {
+            json.extend([",\"", key, "\":"]);
+            match value {
+                Some(value) => push_string(&mut json, value),
+                None => json.push_str("null"),
+            }
         }
-        #[derive(Serialize)]
-        struct Inner<'a> {
-            message: &'a str,
-            r#type: &'a str,
-            param: Option<&'a str>,
-            code: Option<&'a str>,
-        }
-        let inner = Inner {
-            message: &self.message,
-            r#type: self.kind,
-            param: self.param.as_deref(),
-            code: self.code.as_deref(),
-        };
-        // Strings and nothing else: serialising cannot fail. Should it ever, the status still tells.
-        serde_json::to_string(&Envelope { error: inner }).unwrap_or_else(|_| "{\"error\":{}}".into())
+        json + "}}"
     }
 
     /// The status that a client of `dialect` knows for it.
@@ -110,16 +96,6 @@ impl ApiError {
 
     /// `{"type":"error","error":{"type","message"}}`, as Anthropic writes it (anthropic-messages §8).
     pub fn to_anthropic(&self) -> String {
-        #[derive(Serialize)]
-        struct Envelope<'a> {
-            r#type: &'a str,
-            error: Inner<'a>,
-        }
-        #[derive(Serialize)]
-        struct Inner<'a> {
-            r#type: &'a str,
-            message: &'a str,
-        }
         let code = self.code.as_deref();
         let message = match code {
             Some("context_length_exceeded") => too_long(&self.message),
@@ -139,9 +115,11 @@ impl ApiError {
             (500.., _) => "api_error",
             _ => "invalid_request_error",
         };
-        let envelope = Envelope { r#type: "error", error: Inner { r#type: kind, message: &message } };
-        // Strings and nothing else: serialising cannot fail. Should it ever, the status still tells.
-        serde_json::to_string(&envelope).unwrap_or_else(|_| "{\"type\":\"error\",\"error\":{}}".into())
+        let mut json = String::from("{\"type\":\"error\",\"error\":{");
+        push_member(&mut json, "type", kind);
+        json.push(',');
+        push_member(&mut json, "message", &message);
+        json + "}}"
     }
 
     /// What an answer that has begun may say of it in its own words.
