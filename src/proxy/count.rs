@@ -7,6 +7,7 @@ use super::upstream::Via;
 use crate::config::Protocol;
 use crate::dialect::ask::{Ask, Dialect};
 use crate::dialect::error::ApiError;
+use crate::dialect::raw;
 use crate::dialect::request::estimate;
 use crate::limits::{COUNT_TIME, ERROR_BODY_BYTES_MAX};
 use crate::net::deadline::with_deadline;
@@ -86,14 +87,14 @@ async fn ask_backend(
     };
     let mut response = send(&state.pool, upstream, http, Endpoint::CountTokens, &job).await.ok()?;
     let body = response.read_to_end(ERROR_BODY_BYTES_MAX).await.ok()?;
-    let counted = response.head.status == 200 && serde_json::from_slice::<Counted>(&body).is_ok();
+    let counted = response.head.status == 200 && counts(&body);
     response.finish();
     counted.then_some(body)
 }
 
-/// What such an answer has to hold.
-#[derive(serde::Deserialize)]
-struct Counted {
-    #[serde(rename = "input_tokens")]
-    _tokens: u64,
+/// Whether an answer holds what such an answer has to.
+fn counts(body: &[u8]) -> bool {
+    let body = String::from_utf8_lossy(body);
+    let tokens = raw::members(&body, &["input_tokens"]).ok().and_then(|[tokens]| tokens);
+    tokens.is_some_and(|tokens| tokens.parse::<u64>().is_ok())
 }

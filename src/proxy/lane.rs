@@ -7,10 +7,9 @@ use crate::dialect::chat_stream::{ChatStream, Step, thought_signatures, whole_as
 use crate::dialect::error::ApiError;
 use crate::dialect::messages_stream::MessagesStream;
 use crate::dialect::model::{self, ClientTools, Event};
+use crate::dialect::raw;
 use crate::http::sse::push_event;
 use crate::limits::STORED_RESPONSE_BYTES_MAX;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// How a stream is passed on.
@@ -233,28 +232,14 @@ impl Translated {
 
 /// The `model` of a whole message, as JSON. `None` if the text is none: an error, or an event.
 fn model_of_message(text: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Message<'a> {
-        #[serde(borrow)]
-        content: &'a RawValue,
-        #[serde(borrow, default)]
-        model: Option<&'a RawValue>,
-    }
-    // serde reads a struct from an array, too.
-    let text = Some(text.trim_start()).filter(|text| text.starts_with('{'))?;
-    let message = serde_json::from_str::<Message<'_>>(text).ok()?;
-    let model = message.model.map_or("\"\"", RawValue::get);
-    message.content.get().starts_with('[').then(|| model.to_owned())
+    let [content, model] = raw::members(text, &["content", "model"]).ok()?;
+    content?.starts_with('[').then(|| model.unwrap_or("\"\"").to_owned())
 }
 
 /// The response object in the last event of a stream.
 fn response_of(data: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Last<'a> {
-        #[serde(borrow)]
-        response: &'a RawValue,
-    }
-    serde_json::from_str::<Last>(data).ok().map(|last| last.response.get().to_owned())
+    let [response] = raw::members_and_nulls(data, &["response"]).ok()?;
+    response.map(str::to_owned)
 }
 
 /// Writes a failure as the last of a stream.

@@ -1,8 +1,7 @@
 //! Responses that a client may go on from or ask for again: the last few, in memory.
 
+use crate::dialect::raw;
 use crate::limits::{STORED_BYTES_MAX, STORED_RESPONSE_BYTES_MAX, STORED_RESPONSES_MAX};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -73,19 +72,20 @@ impl Store {
 
 impl Kept {
     fn items(&mut self) -> Arc<Vec<String>> {
-        #[derive(Deserialize)]
-        struct Response<'a> {
-            #[serde(borrow, default)]
-            output: Vec<&'a RawValue>,
-        }
         if !std::mem::replace(&mut self.whole, true)
-            && let Ok(Response { output }) = serde_json::from_str(&self.response)
+            && let Some(output) = output_of(&self.response)
         {
             // Nobody has a share in them yet, so nothing is copied.
-            Arc::make_mut(&mut self.items).extend(output.into_iter().map(|item| item.get().to_owned()));
+            Arc::make_mut(&mut self.items).extend(output);
         }
         Arc::clone(&self.items)
     }
+}
+
+/// The items of a response.
+fn output_of(response: &str) -> Option<Vec<String>> {
+    let [output] = raw::members(response, &["output"]).ok()?;
+    raw::elements(output.unwrap_or("[]")).map(|item| item.ok().map(str::to_owned)).collect()
 }
 
 impl Inner {
