@@ -105,6 +105,7 @@ pub(super) fn object_and_nulls<'a, const N: usize>(
     Ok(slots)
 }
 
+/// What all of these do: one body, whatever the number of keys. `nulls`: they are kept.
 fn fill<'a>(
     scan: &mut Scan<'a>,
     keys: &[&str],
@@ -156,6 +157,7 @@ pub(super) fn raw<'a>(scan: &mut Scan<'a>) -> Read<&'a str> {
     Ok(scan.span(start..scan.at()))
 }
 
+/// Goes on behind the bracket of an object or array.
 fn open(scan: &mut Scan<'_>, bracket: u8) -> Read<()> {
     scan.space();
     match scan.peek() {
