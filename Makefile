@@ -118,16 +118,21 @@ endif
 # The folder of the crates' sources is cut out of the binary: it names the home of whoever built it, it costs bytes, and
 # it would make everybody's binary another one. Nothing unwinds (docs/footprint.md), so the tables for it go. On ARMv7
 # Thumb instructions take two thirds of the bytes.
-STATIC_FLAGS = -C force-unwind-tables=no --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/= \
+STATIC_FLAGS = -C force-unwind-tables=no -C llvm-args=-inline-threshold=30 --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/= \
 	$(if $(filter armv7-%,$(1)),-C target-feature=+thumb-mode) $(if $(filter riscv64gc-%,$(1)),-C target-feature=+crt-static)
 # Addresses to relocate in their packed form, and functions that came out the same once: 95 kB less.
 LLD_FLAGS := -zpack-relative-relocs --icf=all
+# The smallest code, with two exceptions: the parts that are at work in every request, and calls of short functions,
+# which cost the most time for the fewest bytes. docs/footprint.md has what each of these gives.
+STATIC_ARGS := --locked --config profile.release.opt-level=\"z\" \
+	$(foreach crate,dlmalloc httparse serde_json,--config profile.release.package.$(crate).opt-level=\"s\")
 # A standard library of one's own, for size and without the names for backtraces, is 0.5 MB less. Cargo calls that
 # unstable, so it wants to be told; SMALL_STD= does without.
 SMALL_STD ?= yes
-STD_ARGS := -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size \
-	$(foreach part,core alloc std,--config profile.release.package.$(part).opt-level=\"s\")
-STATIC_ARGS := --locked $(if $(SMALL_STD),$(STD_ARGS))
+ifneq ($(SMALL_STD),)
+STATIC_ARGS += -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size \
+	$(foreach crate,core alloc std,--config profile.release.package.$(crate).opt-level=\"s\")
+endif
 ifneq ($(STATIC_SH),)
 build-static = bash $(STATIC_SH) install && \
 	export ZIG_CC=$$(bash $(STATIC_SH) env $(1) | sed -n 's/^export CARGO_TARGET_.*_LINKER=//p') LLD_FLAGS="$(LLD_FLAGS)" && \
