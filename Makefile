@@ -32,9 +32,10 @@ BENCH_ARGS ?=
 STATIC_TARGET ?= x86_64-unknown-linux-musl
 STATIC_SH ?= $(wildcard ../shared/toolchain/static.sh)
 STATIC := $(TARGET_DIR)/$(STATIC_TARGET)/release/$(NAME)
-# `make dist` packs these. Why not MIPS: docs/footprint.md.
+# `make dist` packs these. For MIPS, Rust itself brings no libc; Zig does. Why not the big-endian one: docs/footprint.md.
 DIST_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf \
-	arm-unknown-linux-musleabihf i686-unknown-linux-musl riscv64gc-unknown-linux-musl
+	arm-unknown-linux-musleabihf i686-unknown-linux-musl riscv64gc-unknown-linux-musl \
+	$(if $(STATIC_SH),mipsel-unknown-linux-musl)
 DIST := $(TARGET_DIR)/dist
 VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 COMMIT_TIME = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
@@ -118,7 +119,8 @@ endif
 # The folder of the crates' sources is cut out of the binary: it names the home of whoever built it, it costs bytes, and
 # it would make everybody's binary another one. Nothing unwinds (docs/footprint.md), so the tables for it go. On ARMv7
 # Thumb instructions take two thirds of the bytes.
-STATIC_FLAGS = -C force-unwind-tables=no -C llvm-args=-inline-threshold=30 --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/= \
+STATIC_FLAGS = -C force-unwind-tables=no -C llvm-args=-inline-threshold=30 \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/= \
 	$(if $(filter armv7-%,$(1)),-C target-feature=+thumb-mode) $(if $(filter riscv64gc-%,$(1)),-C target-feature=+crt-static)
 # Addresses to relocate in their packed form, and functions that came out the same once: 95 kB less.
 LLD_FLAGS := -zpack-relative-relocs --icf=all
@@ -134,10 +136,11 @@ STATIC_ARGS += -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_siz
 	$(foreach crate,core alloc std,--config profile.release.package.$(crate).opt-level=\"s\")
 endif
 ifneq ($(STATIC_SH),)
-build-static = bash $(STATIC_SH) install && \
-	export ZIG_CC=$$(bash $(STATIC_SH) env $(1) | sed -n 's/^export CARGO_TARGET_.*_LINKER=//p') LLD_FLAGS="$(LLD_FLAGS)" && \
-	$(if $(SMALL_STD),RUSTC_BOOTSTRAP=1) STATIC_RUSTFLAGS="$(STATIC_FLAGS) -C linker=$(CURDIR)/.ci/link" \
-	bash $(STATIC_SH) build $(1) . $(STATIC_ARGS)
+# On MIPS rustix takes times to have 64 bits, as they have in musl 1.2.3 and later, and the libc crate has to be told:
+# with the 32 it assumes, no timer ever fires.
+MIPS_TIME := RUST_LIBC_UNSTABLE_MUSL_V1_2_3=1
+build-static = $(if $(filter mipsel-%,$(1)),$(MIPS_TIME)) SMALL_STD=$(SMALL_STD) LLD_FLAGS="$(LLD_FLAGS)" \
+	STATIC_RUSTFLAGS="$(STATIC_FLAGS)" $(CURDIR)/.ci/zig-build $(STATIC_SH) $(1) $(STATIC_ARGS)
 else
 # The linker and musl are those that come with Rust.
 build-static = rustup target add $(1) $(if $(SMALL_STD),&& rustup component add rust-src) && \
