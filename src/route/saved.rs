@@ -385,6 +385,9 @@ const SPANS: [(Span, &str); 5] = [
 /// Midnight is not further away than this. In autumn a day has 25 hours.
 const DAY_MAX: Duration = Duration::from_secs(25 * 3600);
 
+/// Two clocks that were read one after the other, and rounded, differ by less.
+const APART_MAX: Duration = Duration::from_millis(20);
+
 /// How times of the file become moments.
 struct Reading {
     /// The clock by which the file is read.
@@ -461,8 +464,9 @@ fn restore_window(window: &mut Sliding, saved: &[(i64, u64, u64)], reading: &Rea
         let Some(begins) = reading.clock.moment(*begins).filter(|begins| *begins <= reading.now) else {
             continue;
         };
-        // The last step that it may be part of: they need not begin with those of the file.
-        let last = begins.checked_add(window.step.saturating_sub(Duration::from_millis(1))).unwrap_or(begins);
+        // The last step that it may be part of: they need not begin with those of the file. If all but the reading of
+        // the clocks says that they do, it is the same one.
+        let last = begins.checked_add(window.step.saturating_sub(APART_MAX)).unwrap_or(begins);
         let at = reading.grid.step(last.min(reading.now), window.step);
         // In order, none of the future, and none that counts no more: so there are no more than the window has steps.
         if !window.is_over(at, now) {
@@ -797,6 +801,34 @@ mod tests {
         let ticket = ledger.begin(0, u64::MAX, now);
         ledger.end(ticket, Spent::Tokens(u64::MAX));
         assert!(ledger.save(SALT, time.now()).to_text().len() < 10_000);
+    }
+
+    #[test]
+    fn clocks_that_are_read_a_moment_apart_move_no_window() {
+        let (base, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + Duration::from_millis(WALL as u64));
+        let at = |mono: u64, wall_us: u64| Now {
+            mono: base + Duration::from_micros(mono),
+            wall: wall + Duration::from_micros(wall_us),
+        };
+        for apart in [0, 400, 900, 1600, 15_000] {
+            let mut ledger = Ledger::new(at(0, apart), members());
+            let ticket = ledger.begin(0, 10, base);
+            ledger.end(ticket, Spent::Tokens(5));
+            let saved = ledger.save(SALT, at(1700, 1700));
+            for (mono, wall) in
+                [(600_000, 600_000), (1_200_300, 1_200_000 + apart), (2_000_000 + apart, 2_000_100)]
+            {
+                let mut again = Ledger::new(at(mono, wall), members());
+                let later = at(mono + 300, wall + apart);
+                again.restore(&saved, later);
+                let places = again.save(SALT, later).places;
+                assert_eq!(
+                    (&places[0].minute, &places[0].day),
+                    (&saved.places[0].minute, &saved.places[0].day),
+                    "{apart} {mono}"
+                );
+            }
+        }
     }
 
     #[test]
