@@ -39,7 +39,7 @@ DIST_TARGETS ?= x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unkno
 DIST := $(TARGET_DIR)/dist
 VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 COMMIT_TIME = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
-# ring has some C: other processors need a C compiler and linker for them. Zig is both: `make dist CARGO_BUILD="cargo
+# ring has some C: other processors need a C compiler for them. Zig is one: `make dist CARGO_BUILD="cargo
 # zigbuild"`.
 CARGO_BUILD ?= $(CARGO) build
 # What `make install` installs; the static binary, for example.
