@@ -116,8 +116,8 @@ ifneq ($(BENCH),)
 		sh $(BENCH)/run.sh $(RELEASE) $(ROUNDS) $(BENCH_ARGS)
 endif
 
-# The folder of the crates' sources is cut out of the binary: it names the home of whoever built it, it costs bytes, and
-# it would make everybody's binary another one. Nothing unwinds (docs/footprint.md), so the tables for it go. On ARMv7
+# The folders of the crates' sources and of std's are cut out of the binary: they name the home of whoever built it, cost
+# bytes, and would make everybody's binary another one. Nothing unwinds (docs/footprint.md), so the tables for it go. On ARMv7
 # Thumb instructions take two thirds of the bytes.
 STATIC_FLAGS = -C force-unwind-tables=no -C llvm-args=-inline-threshold=30 \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/= \
@@ -144,8 +144,9 @@ build-static = $(if $(filter mipsel-%,$(1)),$(MIPS_TIME)) SMALL_STD=$(SMALL_STD)
 else
 # The linker and musl are those that come with Rust.
 build-static = rustup target add $(1) $(if $(SMALL_STD),&& rustup component add rust-src) && \
-	$(if $(SMALL_STD),RUSTC_BOOTSTRAP=1) RUSTFLAGS="$(RUSTFLAGS) $(STATIC_FLAGS) -C linker=rust-lld -C link-self-contained=yes \
-	$(LLD_FLAGS:%=-C link-arg=%)" $(CARGO_BUILD) --release --target $(1) $(STATIC_ARGS)
+	$(if $(SMALL_STD),RUSTC_BOOTSTRAP=1) RUSTFLAGS="$(RUSTFLAGS) $(STATIC_FLAGS) \
+	-C linker=rust-lld -C link-self-contained=yes \
+	$(LLD_FLAGS:%=-C link-arg=%) --remap-path-prefix=$$(rustc --print sysroot)/lib/rustlib/src/rust/=" $(CARGO_BUILD) --release --target $(1) $(STATIC_ARGS)
 endif
 
 footprint: ## size, start and memory of the release binary, or of BIN
