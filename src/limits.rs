@@ -148,6 +148,8 @@ pub const ATTEMPTS_MAX: usize = 64;
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Tool calls of one answer. Agents see about ten.
 pub const ANSWER_CALLS_MAX: usize = 256;
+/// Choices of a whole answer that becomes a stream: as many as OpenAI lets a client ask for.
+pub const ANSWER_CHOICES_MAX: usize = 128;
 /// Blocks of one answer. Interleaved thinking makes some hundreds; each costs more memory than its bytes.
 pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
 /// Sources of one block of an answer that are passed on.

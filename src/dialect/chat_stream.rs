@@ -7,6 +7,7 @@ use super::answer::json::some_text;
 use super::chat::{Answer, Usage, answer_edit, says_something};
 use super::raw::{self, Read};
 use super::splice::{Edit, insert_member, is_space, pieces, span_of};
+use crate::limits::{ANSWER_CALLS_MAX, ANSWER_CHOICES_MAX};
 use std::borrow::Cow;
 
 /// Follows one stream of one backend. Feed every event's data in order, then ask for the end.
@@ -193,7 +194,8 @@ impl ChatStream {
 
 /// A whole answer as the chunks it would have come in: for providers that answer a stream request with one.
 ///
-/// `None` if it is no chat completion. The last one is `[DONE]`.
+/// `None` if it is no chat completion, or has more choices than [`ANSWER_CHOICES_MAX`] or more calls than
+/// [`ANSWER_CALLS_MAX`]. The last one is `[DONE]`.
 pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
     let keys = &["id", "created", "model", "choices", "usage"];
     let [id, created, model, choices, usage] = raw::members(text, keys).ok()?;
@@ -208,9 +210,12 @@ pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
     let mut deltas = Vec::new();
     let mut ends = Vec::new();
     for (index, choice) in raw::elements(choices?).enumerate() {
+        if index == ANSWER_CHOICES_MAX {
+            return None;
+        }
         let keys = &["message", "finish_reason", "logprobs"];
         let [message, reason, logprobs] = raw::members(choice.ok()?, keys).ok()?;
-        let delta = with_call_indexes(message.unwrap_or("{}"));
+        let delta = with_call_indexes(message.unwrap_or("{}"))?;
         let logprobs = logprobs.unwrap_or("null");
         deltas.push(format!(
             "{{\"index\":{index},\"delta\":{delta},\"logprobs\":{logprobs},\"finish_reason\":null}}"
@@ -229,14 +234,15 @@ pub fn whole_as_chunks(text: &str) -> Option<Vec<String>> {
     Some(chunks)
 }
 
-/// Tool calls of a whole message have no `index`; in a delta it is what tells them apart.
-fn with_call_indexes(message: &str) -> String {
+/// Tool calls of a whole message have no `index`; in a delta it is what tells them apart. `None`: they are too many.
+fn with_call_indexes(message: &str) -> Option<String> {
     let calls = raw::members(message, &["tool_calls"]).ok().and_then(|[calls]| calls);
-    let calls: Read<Vec<&str>> = raw::elements(calls.unwrap_or("[]")).collect();
-    let calls = calls.unwrap_or_default().into_iter().enumerate();
+    let calls: Read<Vec<&str>> = raw::elements(calls.unwrap_or("[]")).take(ANSWER_CALLS_MAX + 1).collect();
+    let calls = Some(calls.unwrap_or_default()).filter(|calls| calls.len() <= ANSWER_CALLS_MAX)?;
+    let calls = calls.into_iter().enumerate();
     let mut edits: Vec<_> = calls.filter_map(|(n, call)| index(message, call, n)).collect();
     let bytes = pieces(message.as_bytes(), &mut edits).concat();
-    String::from_utf8(bytes).unwrap_or_else(|_| message.to_owned())
+    String::from_utf8(bytes).ok()
 }
 
 /// The edit that gives the `n`th call its `index`, if it has none.
@@ -450,5 +456,14 @@ mod tests {
             ]
         );
         assert_eq!(whole_as_chunks(r#"{"error":{}}"#), None);
+        for (count, expected) in [(ANSWER_CHOICES_MAX, true), (ANSWER_CHOICES_MAX + 1, false)] {
+            let whole = format!(r#"{{"choices":[{}]}}"#, vec![r#"{"message":{}}"#; count].join(","));
+            assert_eq!(whole_as_chunks(&whole).is_some(), expected, "{count} choices");
+        }
+        for (count, expected) in [(ANSWER_CALLS_MAX, true), (ANSWER_CALLS_MAX + 1, false)] {
+            let calls = vec!["{}"; count].join(",");
+            let whole = format!(r#"{{"choices":[{{"message":{{"tool_calls":[{calls}]}}}}]}}"#);
+            assert_eq!(whole_as_chunks(&whole).is_some(), expected, "{count} calls");
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::answer::json::text;
 use super::model::MARK;
 use super::raw::{self, Read};
 use super::splice::{Edit, span_of};
+use crate::limits::REQUEST_VALUES_MAX;
 
 /// The edits that do it. `None`: it takes more than that, as a message would be left empty, or the model could not
 /// go on thinking in a turn whose thinking is gone.
@@ -34,8 +35,9 @@ pub fn edits(body: &str) -> Option<Vec<Edit>> {
 }
 
 fn edits_of(body: &str, content: &str, must_think: bool) -> Option<Vec<Edit>> {
-    let blocks: Read<Vec<&str>> = raw::elements(content).collect();
-    let blocks = blocks.ok()?;
+    let blocks: Read<Vec<&str>> = raw::elements(content).take(REQUEST_VALUES_MAX).collect();
+    // Whoever reads all of it refuses so many.
+    let blocks = blocks.ok().filter(|blocks| blocks.len() < REQUEST_VALUES_MAX)?;
     let mut edits = Vec::new();
     let (mut kept, mut calls) = (false, false);
     for (at, raw) in blocks.iter().enumerate() {
@@ -107,6 +109,11 @@ mod tests {
             assert_eq!(edits(&request(blocks, more)).is_some(), possible, "{blocks:?}{more}");
         }
         assert_eq!(edits(r#"{"messages":"aifs-"}"#), None);
+        for (count, possible) in [(REQUEST_VALUES_MAX - 1, true), (REQUEST_VALUES_MAX, false)] {
+            let mut blocks = vec![r#"{"type":""}"#; count];
+            blocks[0] = OURS;
+            assert_eq!(edits(&request(&blocks, "")).is_some(), possible, "{count} blocks");
+        }
         assert_eq!(edits(r#"{"messages":7}"#), Some(Vec::new()), "not ours to judge");
     }
 }
