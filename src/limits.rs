@@ -42,6 +42,8 @@ pub const SPARE_REASONING_BYTES_MAX: usize = 64 * 1024;
 pub const STREAM_OUTPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// One read from a socket. The buffer belongs to the thread, not to the connection.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
+/// Pieces of a request that go to a socket in one call: what the kernel takes (`IOV_MAX`).
+pub const WRITE_PIECES_MAX: usize = 1024;
 /// Ciphertext waiting for the socket, per TLS connection: four full records.
 pub const TLS_WRITE_BYTES_MAX: usize = 64 * 1024;
 /// `tls_ca` or `SSL_CERT_FILE`. The bundles of distributions have about 250 KB.
@@ -154,6 +156,10 @@ pub const ANSWER_CHOICES_MAX: usize = 128;
 pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
 /// Sources of one block of an answer that are passed on.
 pub const BLOCK_CITATIONS_MAX: usize = 256;
+/// Places at which a request that passes through is changed. A conversation has two or three for each call.
+pub const REPAIRS_MAX: usize = 64 * 1024;
+/// One JSON schema that is cleaned for a provider. Those of tools have some kilobytes.
+pub const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
 /// Idle connections kept to one provider.
 pub const POOL_IDLE_PER_HOST_MAX: usize = 256;
 /// Idle connections kept in all.

@@ -9,8 +9,6 @@ use super::skim::{self, Scan};
 use super::splice::{Edit, insert_member, is_space};
 use super::top::{Top, flag};
 use crate::provider::quirks::Quirks;
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use std::ops::Range;
 
 /// What the proxy has to know of a request; spans are byte ranges of the body it was read from.
@@ -42,11 +40,6 @@ enum UsageSwitch {
 }
 
 const USAGE_OPTIONS: &str = r#"{"include_usage":true}"#;
-
-/// Keeps `"model": null` apart from no `model`, which a plain `Option` would not.
-pub(super) fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(value).map(Some)
-}
 
 impl ChatRequest {
     /// Reads a request body. The whole text is checked to be JSON; nothing is kept of it but spans.

@@ -5,7 +5,7 @@ use super::dial::{DialError, DialTimes, Route, dial};
 use super::pool::Pool;
 use crate::http::body::{BodyError, BodyLength, BodyReader};
 use crate::http::head::{HeadScan, ResponseError, ResponseHead};
-use crate::limits::{HEAD_BYTES_MAX, INTERIM_RESPONSES_MAX, READ_BYTES_MAX};
+use crate::limits::{HEAD_BYTES_MAX, INTERIM_RESPONSES_MAX, READ_BYTES_MAX, WRITE_PIECES_MAX};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -141,7 +141,9 @@ async fn write_request(
                     Poll::Pending => Poll::Pending,
                 }
             } else {
-                conn.poll_write_vectored(cx, rest)
+                // Each layer below counts what it is given, so all of them each time would be quadratic.
+                let ahead = rest.get(..rest.len().min(WRITE_PIECES_MAX)).unwrap_or_default();
+                conn.poll_write_vectored(cx, ahead)
             };
             match wrote {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(ExchangeError::Closed(None))),

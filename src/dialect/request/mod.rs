@@ -15,6 +15,7 @@ pub mod messages_out;
 mod parse;
 mod parts;
 pub mod repair;
+mod repair_messages;
 pub mod responses_in;
 mod responses_parts;
 mod schema;

@@ -3,17 +3,15 @@
 //!
 //! What cannot be read is left as it is: it is the provider's to judge.
 
-use super::super::chat::present;
+use super::super::raw;
 use super::super::skim::Member;
 use super::super::splice::{Edit, insert_member, is_space, span_of};
-use super::chat_out::{NO_SIGNATURE, is_format, nearest, schema_words};
+use super::chat_out::{is_format, nearest, schema_words};
 use super::json::push_string;
-use super::note;
 use super::schema::cleaned;
-use super::tools::fit_id;
-use crate::provider::quirks::{Quirks, ToolChoices, ToolIds, Written};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use super::{note, repair_messages};
+use crate::limits::REPAIRS_MAX;
+use crate::provider::quirks::{Quirks, ToolChoices, Written};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -55,14 +53,17 @@ pub fn repairs(
         let no_developer = quirks.passing.no_developer && messages.contains("\"developer\"");
         let calls = written.change_messages() && messages.contains("\"tool_calls\"");
         if no_developer || calls {
-            let mut walk = Walk { text, written, no_developer, signature, edits: Vec::new() };
-            // Half a walk is none: either all of it is understood, or nothing is touched.
-            if walk.messages(messages).is_some() {
-                top.out.edits.append(&mut walk.edits);
-            }
+            top.out.edits.extend(repair_messages::edits(text, messages, written, no_developer, signature));
         }
     }
     top.out
+}
+
+/// The schema of a tool.
+fn parameters(tool: &str) -> Option<&str> {
+    let [function] = raw::members(tool, &["function"]).ok()?;
+    let [parameters] = raw::members(function?, &["parameters"]).ok()?;
+    parameters
 }
 
 struct Top<'a> {
@@ -180,19 +181,11 @@ impl<'a> Top<'a> {
     }
 
     /// The schema of `response_format`.
-    fn format(&self) -> Option<&'a RawValue> {
-        #[derive(Deserialize)]
-        struct Format<'a> {
-            #[serde(borrow)]
-            json_schema: JsonSchema<'a>,
-        }
-        #[derive(Deserialize)]
-        struct JsonSchema<'a> {
-            #[serde(borrow)]
-            schema: &'a RawValue,
-        }
+    fn format(&self) -> Option<&'a str> {
         let format = self.value("response_format").filter(|format| format.contains("json_schema"))?;
-        serde_json::from_str::<Format<'a>>(format).ok().map(|format| format.json_schema.schema)
+        let [inner] = raw::members(format, &["json_schema"]).ok()?;
+        let [schema] = raw::members(inner?, &["schema"]).ok()?;
+        schema
     }
 
     /// Says in words what `response_format` cannot say there.
@@ -202,7 +195,7 @@ impl<'a> Top<'a> {
         let inside = self.text.get(messages.value.clone()).and_then(|list| list.strip_prefix('['));
         let Some(inside) = inside else { return };
         let mut message = String::from("{\"role\":\"system\",\"content\":");
-        push_string(&mut message, &schema_words(schema.get()));
+        push_string(&mut message, &schema_words(schema));
         message.push_str(if inside.trim_matches(is_space) == "]" { "}" } else { "}," });
         let at = messages.value.start + 1;
         self.replace(at..at, message);
@@ -211,24 +204,16 @@ impl<'a> Top<'a> {
     }
 
     fn schemas(&mut self, written: &Written) {
-        #[derive(Deserialize)]
-        struct Tool<'a> {
-            #[serde(borrow, default)]
-            function: Option<Function<'a>>,
-        }
-        #[derive(Deserialize)]
-        struct Function<'a> {
-            #[serde(borrow, default)]
-            parameters: Option<&'a RawValue>,
-        }
-        let tools = self.value("tools").and_then(|tools| serde_json::from_str::<Vec<Tool<'_>>>(tools).ok());
-        let tools = tools.unwrap_or_default().into_iter().filter_map(|tool| tool.function?.parameters);
+        let tools = raw::elements(self.value("tools").unwrap_or("[]"));
+        let schemas = tools.filter_map(|tool| parameters(tool.ok()?));
         // One that is said in words keeps all of them.
-        for schema in tools.chain(self.format().filter(|_| written.json_schema)) {
-            if let (Cow::Owned(clean), Some(span)) =
-                (cleaned(schema.get(), written), span_of(self.text, schema.get()))
-                && clean != schema.get()
+        for schema in schemas.chain(self.format().filter(|_| written.json_schema)) {
+            if let (Cow::Owned(clean), Some(span)) = (cleaned(schema, written), span_of(self.text, schema))
+                && clean != schema
             {
+                if self.out.edits.len() == REPAIRS_MAX {
+                    return;
+                }
                 self.replace(span, clean);
             }
         }
@@ -260,135 +245,6 @@ impl<'a> Top<'a> {
     }
 }
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    role: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<&'a RawValue>>,
-    #[serde(borrow, default)]
-    tool_call_id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    reasoning: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Call<'a> {
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    extra_content: Option<&'a RawValue>,
-}
-
-/// Goes through the messages.
-struct Walk<'a> {
-    text: &'a str,
-    written: &'a Written,
-    no_developer: bool,
-    signature: &'a dyn Fn(&str) -> Option<String>,
-    edits: Vec<Edit>,
-}
-
-impl<'a> Walk<'a> {
-    fn replace(&mut self, value: &str, text: impl Into<String>) -> Option<()> {
-        self.edits.push(Edit { span: span_of(self.text, value)?, text: text.into() });
-        Some(())
-    }
-
-    fn insert(&mut self, object: &str, member: &str) -> Option<()> {
-        let span = span_of(self.text, object)?;
-        self.edits.push(insert_member(self.text.as_bytes(), span, member)?);
-        Some(())
-    }
-
-    /// `None`: they are not as they should be.
-    fn messages(&mut self, messages: &'a str) -> Option<()> {
-        let list: Vec<&'a RawValue> = serde_json::from_str(messages).ok()?;
-        let mut after_tool = false;
-        for raw in list {
-            let message: Message<'a> = serde_json::from_str(raw.get()).ok()?;
-            let role = message.role.map_or("", RawValue::get);
-            if role == "\"developer\"" && self.no_developer {
-                self.replace(role, "\"system\"")?;
-            }
-            let is_tool = role == "\"tool\"";
-            if after_tool && role == "\"user\"" && !self.written.user_after_tool {
-                let start = span_of(self.text, raw.get())?.start;
-                let text = "{\"role\":\"assistant\",\"content\":\"OK.\"},".to_owned();
-                self.edits.push(Edit { span: start..start, text });
-            }
-            after_tool = is_tool;
-            if let Some(id) = message.tool_call_id.filter(|_| is_tool) {
-                self.id(id)?;
-            }
-            if message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty()) {
-                self.calls(raw, &message)?;
-            }
-        }
-        Some(())
-    }
-
-    fn calls(&mut self, raw: &'a RawValue, message: &Message<'a>) -> Option<()> {
-        let echoed = match self.written.reasoning_echo {
-            Some("reasoning") => message.reasoning,
-            _ => message.reasoning_content,
-        };
-        if let Some(key) = self.written.reasoning_echo.filter(|_| echoed.is_none()) {
-            self.insert(raw.get(), &format!("\"{key}\":\"\""))?;
-        }
-        match message.content {
-            Some(content) if content.get() == "null" && !self.written.null_content => {
-                self.replace(content.get(), "\"\"")?;
-            }
-            _ => {}
-        }
-        for (at, raw) in message.tool_calls.iter().flatten().enumerate() {
-            let call: Call<'a> = serde_json::from_str(raw.get()).ok()?;
-            if let Some(id) = call.id {
-                self.id(id)?;
-            }
-            let unsigned = call.extra_content.is_none_or(|extra| extra.get() == "null");
-            if self.written.thought_signatures && unsigned {
-                self.sign(raw, &call, at == 0)?;
-            }
-        }
-        Some(())
-    }
-
-    /// Gives a call its signature; the first one of a turn gets Google's word for an unknown one.
-    fn sign(&mut self, raw: &RawValue, call: &Call<'_>, is_first: bool) -> Option<()> {
-        let id: Option<Cow<'_, str>> = call.id.and_then(|id| serde_json::from_str(id.get()).ok());
-        let known = id.and_then(|id| (self.signature)(&id));
-        let Some(signature) = known.or_else(|| is_first.then(|| NO_SIGNATURE.to_owned())) else {
-            return Some(());
-        };
-        let mut extra = "{\"google\":{\"thought_signature\":".to_owned();
-        push_string(&mut extra, &signature);
-        extra.push_str("}}");
-        match call.extra_content {
-            Some(null) => self.replace(null.get(), extra),
-            None => self.insert(raw.get(), &format!("\"extra_content\":{extra}")),
-        }
-    }
-
-    fn id(&mut self, raw: &RawValue) -> Option<()> {
-        if self.written.tool_ids != ToolIds::Nine {
-            return Some(());
-        }
-        let id: Cow<'_, str> = serde_json::from_str(raw.get()).ok()?;
-        if let Cow::Owned(fitted) = fit_id(&id, ToolIds::Nine) {
-            let mut text = String::new();
-            push_string(&mut text, &fitted);
-            self.replace(raw.get(), text)?;
-        }
-        Some(())
-    }
-}
-
 impl Place {
     /// Those of a body's members; none if a key has escapes, which nobody writes.
     pub fn of(body: &str, members: &[Member<'_>]) -> Vec<Place> {
@@ -405,7 +261,7 @@ mod tests {
     use super::super::super::chat::ChatRequest;
     use super::super::super::splice::pieces;
     use super::*;
-    use crate::provider::quirks::{Bounds, Passing};
+    use crate::provider::quirks::{Bounds, Passing, ToolIds};
 
     fn repaired(body: &str, quirks: &Quirks) -> (String, Vec<String>) {
         let request = ChatRequest::parse(body).unwrap();
@@ -586,80 +442,5 @@ mod tests {
         check(&of("minimax", "m"), &kept, &kept);
         let kept = format!(r#"{{"model":"m","messages":"x",{format}}}"#);
         check(&deepseek, &kept, &kept);
-    }
-
-    /// `messages` before and after.
-    #[track_caller]
-    fn check_messages(quirks: &Quirks, messages: &str, expected: &str) {
-        let body = |messages: &str| format!(r#"{{"model":"m","messages":{messages},"tools":[]}}"#);
-        check(quirks, &body(messages), &body(expected));
-    }
-
-    #[test]
-    fn roles_and_turns_are_those_that_are_known() {
-        let mistral = of("mistral", "m");
-        check_messages(
-            &mistral,
-            r#"[ {"content":"\"developer\"","role": "developer"}, {"role":"user","content":"developer"} ]"#,
-            r#"[ {"content":"\"developer\"","role": "system"}, {"role":"user","content":"developer"} ]"#,
-        );
-        let groq = r#"[{"role":"developer","content":"x"}]"#;
-        check_messages(&of("groq", "m"), groq, groq);
-        check_messages(
-            &mistral,
-            r#"[{"role":"assistant","tool_calls":[{"id":"abcdef123"}]},{"role":"tool","tool_call_id":"abcdef123"}, {"role":"user","content":"x"}]"#,
-            r#"[{"role":"assistant","tool_calls":[{"id":"abcdef123"}]},{"role":"tool","tool_call_id":"abcdef123"}, {"role":"assistant","content":"OK."},{"role":"user","content":"x"}]"#,
-        );
-    }
-
-    #[test]
-    fn calls_have_what_the_provider_wants_with_them() {
-        let long = fit_id("call_1", ToolIds::Nine).into_owned();
-        check_messages(
-            &of("mistral", "m"),
-            r#"[{"role":"assistant","tool_calls":[{"id": "call_1"}]},{"role":"tool","tool_call_id":"call_1"}]"#,
-            &format!(
-                r#"[{{"role":"assistant","tool_calls":[{{"id": "{long}"}}]}},{{"role":"tool","tool_call_id":"{long}"}}]"#
-            ),
-        );
-        check_messages(
-            &of("deepseek", "m"),
-            r#"[{"role":"assistant","tool_calls":[{}]},{"role":"assistant","reasoning_content":null,"tool_calls":[{}]},{"role":"assistant","tool_calls":[]}]"#,
-            r#"[{"reasoning_content":"","role":"assistant","tool_calls":[{}]},{"role":"assistant","reasoning_content":null,"tool_calls":[{}]},{"role":"assistant","tool_calls":[]}]"#,
-        );
-        check_messages(
-            &of("cloudflare", "m"),
-            r#"[{"role":"assistant","content": null,"tool_calls":[{}]},{"role":"assistant","content":null}]"#,
-            r#"[{"role":"assistant","content": "","tool_calls":[{}]},{"role":"assistant","content":null}]"#,
-        );
-        let signed = |signature: &str| {
-            format!(r#""extra_content":{{"google":{{"thought_signature":"{signature}"}}}}"#)
-        };
-        check_messages(
-            &of("gemini", "m"),
-            r#"[{"tool_calls":[{"id":"a"},{"id":"known"},{"id":"b"}]},{"tool_calls":[ {"id":"c","extra_content":{"google":1}}]},{"tool_calls":[{"extra_content":null}]},{"tool_calls":[{ }]}]"#,
-            &format!(
-                r#"[{{"tool_calls":[{{{},"id":"a"}},{{{},"id":"known"}},{{"id":"b"}}]}},{{"tool_calls":[ {{"id":"c","extra_content":{{"google":1}}}}]}},{{"tool_calls":[{{{}}}]}},{{"tool_calls":[{{{} }}]}}]"#,
-                signed(NO_SIGNATURE),
-                signed(r#"sig\"1"#),
-                signed(NO_SIGNATURE),
-                signed(NO_SIGNATURE)
-            ),
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_left_alone() {
-        for messages in [
-            r#""tool_calls""#,
-            r#"[{"role":"developer","tool_calls":7}]"#,
-            r#"[{"role":"developer","tool_calls":[1]}]"#,
-            r#"[1,{"role":"developer","tool_calls":[{}]}]"#,
-            r#"[{"role":"developer","role":"developer","tool_calls":[{}]}]"#,
-        ] {
-            for preset in ["mistral", "deepseek"] {
-                check_messages(&Quirks { developer_role: false, ..of(preset, "m") }, messages, messages);
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! is the name of a property.
 
 use super::json::push_string;
+use crate::limits::SCHEMA_BYTES_MAX;
 use crate::provider::quirks::{Word, Written};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -12,11 +13,11 @@ use std::fmt;
 
 /// The schema without the words that are refused; `const` among them becomes an `enum` of one. Where they must be tidy,
 /// arrays without `items` are of strings, and `required` loses what is no property and what it says twice. What is no
-/// JSON, or nested deeper than the parser follows, stays as it is.
+/// JSON, longer than [`SCHEMA_BYTES_MAX`] or nested deeper than the parser follows, stays as it is.
 pub(super) fn cleaned<'s>(schema: &'s str, quirks: &Written) -> Cow<'s, str> {
     let (drop, tidy) = (quirks.schema_drop.as_slice(), quirks.schema_tidy);
     let untidy = tidy && ["array", "required"].iter().any(|word| schema.contains(word));
-    if !untidy && !drop.iter().any(|word| schema.contains(&**word)) {
+    if schema.len() > SCHEMA_BYTES_MAX || !untidy && !drop.iter().any(|word| schema.contains(&**word)) {
         return Cow::Borrowed(schema);
     }
     let mut out = String::with_capacity(schema.len());
@@ -271,5 +272,10 @@ mod tests {
         let deep = format!("{}{}{}", r#"{"not":"#.repeat(200), r#"{"$schema":1}"#, "}".repeat(200));
         check(&deep, &deep);
         check(r#"{"$schema":"#, r#"{"$schema":"#);
+        let of_len =
+            |len: usize| format!(r#"{{"$schema":"{}"}}"#, "x".repeat(len - r#"{"$schema":""}"#.len()));
+        check(&of_len(SCHEMA_BYTES_MAX), "{}");
+        let long = of_len(SCHEMA_BYTES_MAX + 1);
+        check(&long, &long);
     }
 }
