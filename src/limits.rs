@@ -156,6 +156,8 @@ pub const ANSWER_CHOICES_MAX: usize = 128;
 pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
 /// Sources of one block of an answer that are passed on.
 pub const BLOCK_CITATIONS_MAX: usize = 256;
+/// Members at the top of a request. The APIs have some forty; each costs more memory than its bytes.
+pub const REQUEST_MEMBERS_MAX: usize = 1024;
 /// Places at which a request that passes through is changed. A conversation has two or three for each call.
 pub const REPAIRS_MAX: usize = 64 * 1024;
 /// One JSON schema that is cleaned for a provider. Those of tools have some kilobytes.

@@ -440,6 +440,11 @@ mod tests {
             let error = ChatRequest::parse(body).unwrap_err();
             assert_eq!((error.status, &*error.message), (400, expected), "{body}");
         }
+        let many = format!("{{\n{}}}", vec!["\"a\":1"; 1025].join(","));
+        assert_eq!(
+            ChatRequest::parse(&many).unwrap_err().message,
+            "The body has more than 1024 members (line 2, column 6145)."
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! costs a bit of memory a level and no stack.
 
 use super::escape::special;
+use crate::limits::REQUEST_MEMBERS_MAX;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -35,10 +36,13 @@ impl fmt::Display for Malformed {
     }
 }
 
+/// The `what` of a text with more members than [`REQUEST_MEMBERS_MAX`].
+pub(super) const TOO_MANY: &str = "too many members";
+
 /// The members of the object that `text` is, in order; duplicates included.
 ///
 /// # Errors
-/// The first place at which the text is no JSON object.
+/// The first place at which the text is no JSON object, or has too many members.
 pub fn members(text: &str) -> Result<Vec<Member<'_>>, Malformed> {
     let mut scan = Scan::new(text);
     scan.object().map_err(|what| scan.malformed(what))
@@ -119,6 +123,9 @@ impl<'a> Scan<'a> {
             self.skip();
         } else {
             loop {
+                if members.len() == REQUEST_MEMBERS_MAX {
+                    return Err(TOO_MANY);
+                }
                 let key = self.key()?;
                 let key = decoded(self.span(key));
                 self.space();
@@ -320,19 +327,27 @@ fn decoded(raw: &str) -> Cow<'_, str> {
 /// Which brackets are open: one bit for each, set for an object.
 #[derive(Default)]
 struct Nesting {
-    bits: Vec<u64>,
+    /// Of the first 64: few texts are deeper, and this costs no allocation.
+    first: u64,
+    /// Of those below.
+    more: Vec<u64>,
     depth: usize,
 }
 
 impl Nesting {
     fn push(&mut self, object: bool) {
-        let (word, bit) = (self.depth / 64, self.depth % 64);
-        if word == self.bits.len() {
-            self.bits.push(0);
-        }
-        if let Some(bits) = self.bits.get_mut(word) {
-            *bits = *bits & !(1 << bit) | u64::from(object) << bit;
-        }
+        let bit = self.depth % 64;
+        let bits = match self.depth / 64 {
+            0 => &mut self.first,
+            word => {
+                if word > self.more.len() {
+                    self.more.push(0);
+                }
+                let Some(bits) = self.more.get_mut(word - 1) else { return };
+                bits
+            }
+        };
+        *bits = *bits & !(1 << bit) | u64::from(object) << bit;
         self.depth += 1;
     }
 
@@ -342,7 +357,11 @@ impl Nesting {
 
     fn top(&self) -> Option<bool> {
         let last = self.depth.checked_sub(1)?;
-        self.bits.get(last / 64).map(|bits| bits >> (last % 64) & 1 == 1)
+        let bits = match last / 64 {
+            0 => self.first,
+            word => *self.more.get(word - 1)?,
+        };
+        Some(bits >> (last % 64) & 1 == 1)
     }
 }
 
@@ -368,6 +387,9 @@ mod tests {
             ]
         );
         assert_eq!(spans("{ }").unwrap(), []);
+        let many = |count| format!("{{{}}}", vec!["\"a\":1"; count].join(","));
+        assert_eq!(members(&many(REQUEST_MEMBERS_MAX)).map(|found| found.len()), Ok(REQUEST_MEMBERS_MAX));
+        assert_eq!(members(&many(REQUEST_MEMBERS_MAX + 1)).map_err(|e| e.what), Err(TOO_MANY));
     }
 
     #[test]

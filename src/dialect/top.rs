@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::request::repair::Place;
 use super::skim::{self, Member};
 use super::splice::is_space;
+use crate::limits::REQUEST_MEMBERS_MAX;
 use std::ops::Range;
 
 /// A body as text.
@@ -29,8 +30,16 @@ impl<'a> Top<'a> {
         if body.trim_start_matches(is_space).is_empty() {
             return Err(ApiError::new(400, "The body is empty; it must be a JSON object."));
         }
-        let members = skim::members(body)
-            .map_err(|e| ApiError::new(400, format!("The body is not valid JSON: {e}.")))?;
+        let members = skim::members(body).map_err(|e| {
+            let what = match e.what {
+                skim::TOO_MANY => format!(
+                    "The body has more than {REQUEST_MEMBERS_MAX} members (line {}, column {}).",
+                    e.line, e.column
+                ),
+                _ => format!("The body is not valid JSON: {e}."),
+            };
+            ApiError::new(400, what)
+        })?;
         Ok(Self { body, members })
     }
 

@@ -312,6 +312,19 @@ fn a_big_request_comes_through() {
 }
 
 #[test]
+fn a_request_changed_in_many_places_comes_through() {
+    let upstream = Upstream::healthy("Hello");
+    let backend = Backend::from(&upstream).line("quirks: {developer_role: false}");
+    let proxy = Config::new().backend(backend).start();
+    // More pieces than a system call takes, in more bytes than a socket buffers.
+    let turn = format!(r#"{{"role":"developer","content":"{}"}}"#, "x".repeat(1000));
+    let body = format!(r#"{{"model":"aifree","messages":[{}]}}"#, vec![turn; 10_000].join(","));
+    proxy.chat(&body).check_answer("Hello").unwrap();
+    let expected = body.replace("aifree", "model-alpha").replace("developer", "system");
+    assert!(upstream.only_request().text() == expected, "10 MB changed on the way");
+}
+
+#[test]
 fn a_whole_answer_to_a_stream_request_becomes_a_stream() {
     let upstream = Upstream::replies([chat_whole("Hello")]);
     let good = Upstream::healthy("Hello");

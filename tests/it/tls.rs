@@ -38,6 +38,18 @@ fn a_ca_from_the_config_is_trusted() {
 }
 
 #[test]
+fn a_request_in_many_pieces_comes_through() {
+    let setting = setting(Certificate::Good);
+    let backend = Backend::from(&setting.upstream).line(format!("tls_ca: {}", setting.ca_path()));
+    let proxy = Config::new().backend(backend.line("quirks: {developer_role: false}")).start();
+    let turn = format!(r#"{{"role":"developer","content":"{}"}}"#, "x".repeat(100));
+    let body = format!(r#"{{"model":"aifree","messages":[{}]}}"#, vec![turn; 10_000].join(","));
+    proxy.chat(&body).check_answer("over TLS").unwrap();
+    let expected = body.replace("aifree", "model-alpha").replace("developer", "system");
+    assert!(setting.upstream.only_request().text() == expected, "1 MB changed on the way");
+}
+
+#[test]
 fn a_ca_from_the_environment_is_trusted() {
     let setting = setting(Certificate::Good);
     let config = Config::new().backend(&setting.upstream).backend(&setting.good);
