@@ -6,13 +6,14 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::limits::ERROR_BODY_BYTES_MAX;
 use crate::secret::Secret;
 
 /// Characters of a message kept for logs and clients.
 const MESSAGE_CHARS_MAX: usize = 300;
 /// JSON inside strings inside JSON: gateways wrap once, rarely twice.
 const WRAPPED_DEPTH_MAX: usize = 4;
-/// All text of one body, wrapped JSON counted again. A body is at most 64 KiB.
+/// All text of one body, wrapped JSON counted again.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
 /// Shorter values are placeholders (`x`, `-`), and to mask them would make every message unreadable.
 const SECRET_BYTES_MIN: usize = 4;
@@ -30,9 +31,10 @@ pub enum Body {
 }
 
 impl Body {
-    /// Never fails: what is no JSON is text, and what is no UTF-8 is replaced.
+    /// Never fails: what is no JSON is text, and what is no UTF-8 is replaced. Of an answer that turned out to be an
+    /// error, as much is read as of an error body: a tree takes thirty times the memory of its text.
     pub fn read(bytes: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(bytes);
+        let text = String::from_utf8_lossy(bytes.get(..ERROR_BODY_BYTES_MAX).unwrap_or(bytes));
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.starts_with('<') {
             return Self::Page(title(text));
@@ -308,6 +310,15 @@ fn title(page: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_is_read_than_of_an_error_body() {
+        let of_len = |len: usize| format!("{{\"error\":\"{}\"}}", "x".repeat(len - r#"{"error":""}"#.len()));
+        assert!(Body::read(of_len(ERROR_BODY_BYTES_MAX).as_bytes()).json().is_some());
+        let long = Body::read(of_len(ERROR_BODY_BYTES_MAX + 1).as_bytes());
+        assert!(long.json().is_none());
+        assert_eq!(long.text().len(), ERROR_BODY_BYTES_MAX);
+    }
 
     #[test]
     fn messages_in_every_shape() {
