@@ -2,8 +2,8 @@
 
 use super::ask::Dialect;
 use super::request::messages_in::BILLING;
-use super::{raw, skim};
-use serde_json::Value;
+use super::skim::{self, Scan};
+use super::{raw, text::Text};
 
 /// The texts of a request up to the end of the first turn of the user. `None` if there is none.
 ///
@@ -22,24 +22,21 @@ pub fn opening(dialect: Dialect, body: &str, history: &[String]) -> Option<Strin
         Dialect::Responses => (member("instructions"), member("input").unwrap_or("[]")),
     };
     let mut text = String::new();
-    if let Some(Ok(system)) = system.map(serde_json::from_str::<Value>) {
-        texts(&system, &mut text);
-    }
+    texts(system.unwrap_or_default(), &mut text)?;
     for item in history {
-        let item = serde_json::from_str(item).ok()?;
-        texts(&item, &mut text);
-        if is_users(&item) {
+        texts(item, &mut text)?;
+        if is_users(item) {
             return Some(text);
         }
     }
     if turns.starts_with('"') {
-        texts(&serde_json::from_str(turns).ok()?, &mut text);
+        texts(turns, &mut text)?;
         return Some(text);
     }
     for turn in raw::elements(turns) {
-        let turn = serde_json::from_str(turn.ok()?).ok()?;
-        texts(&turn, &mut text);
-        if is_users(&turn) {
+        let turn = turn.ok()?;
+        texts(turn, &mut text)?;
+        if is_users(turn) {
             return Some(text);
         }
     }
@@ -49,25 +46,37 @@ pub fn opening(dialect: Dialect, body: &str, history: &[String]) -> Option<Strin
 /// What is no text of a turn.
 const MARKS: [&str; 5] = ["cache_control", "id", "role", "status", "type"];
 
-/// Every text of a value, each with an end.
-fn texts(value: &Value, out: &mut String) {
-    match value {
-        Value::String(text) if text.starts_with(BILLING) => {}
-        Value::String(text) => {
-            out.push_str(text);
-            out.push('\0');
+/// Every text in a value, each with an end. `value` is known to be JSON, or is empty.
+fn texts(value: &str, out: &mut String) -> Option<()> {
+    let mut scan = Scan::new(value);
+    while let Some(byte) = scan.peek() {
+        if byte != b'"' {
+            scan.skip();
+            continue;
         }
-        Value::Array(items) => items.iter().for_each(|item| texts(item, out)),
-        Value::Object(members) => {
-            let members = members.iter().filter(|(key, _)| !MARKS.contains(&key.as_str()));
-            members.for_each(|(_, value)| texts(value, out));
+        let start = scan.at() + 1;
+        let escapes = scan.string("expected a string").ok()?;
+        let text = Text::of_json(scan.span(start..scan.at() - 1), escapes);
+        scan.space();
+        match scan.peek() {
+            Some(b':') => {
+                scan.skip();
+                if MARKS.contains(&&*text) {
+                    scan.value().ok()?;
+                }
+            }
+            _ if text.starts_with(BILLING) => {}
+            _ => {
+                out.push_str(&text);
+                out.push('\0');
+            }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+    Some(())
 }
 
-fn is_users(turn: &Value) -> bool {
-    turn.get("role").and_then(Value::as_str) == Some("user")
+fn is_users(turn: &str) -> bool {
+    matches!(raw::members(turn, &["role"]), Ok([Some("\"user\"")]))
 }
 
 #[cfg(test)]
@@ -97,6 +106,21 @@ mod tests {
             "{\"messages\":7}",
         ] {
             assert_eq!(chat(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn texts_are_found_wherever_they_stand() {
+        for (value, expected) in [
+            (r#"{ "role" : "user" , "content" : "a\u00e9" }"#, "a\u{e9}\0"),
+            (r#"[{"type":"text","text":"a"},["b",{"x":{"y":"c"}}],1,null,true,"\"d:"]"#, "a\0b\0c\0\"d:\0"),
+            (r#"{"cache_control":{"type":"x","y":["z"]},"id":"1","status":"s","a":"b"}"#, "b\0"),
+            ("[{},[],\"\"]", "\0"),
+            ("", ""),
+        ] {
+            let mut out = String::new();
+            assert_eq!(texts(value, &mut out), Some(()));
+            assert_eq!(out, expected, "{value}");
         }
     }
 
