@@ -154,6 +154,9 @@ pub const ANSWER_CALLS_MAX: usize = 256;
 pub const ANSWER_CHOICES_MAX: usize = 128;
 /// Blocks of one answer. Interleaved thinking makes some hundreds; each costs more memory than its bytes.
 pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
+/// Elements of one list in a translated answer, such as the parts of a message: what is made of each is up to ten times
+/// as long.
+pub const ANSWER_LIST_MAX: usize = 64 * 1024;
 /// Sources of one block of an answer that are passed on.
 pub const BLOCK_CITATIONS_MAX: usize = 256;
 /// Members at the top of a request. The APIs have some forty; each costs more memory than its bytes.

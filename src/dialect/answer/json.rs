@@ -4,6 +4,7 @@ use super::super::escape::unescape;
 use super::ReadError;
 use crate::dialect::model::Citation;
 use crate::dialect::raw;
+use crate::limits::ANSWER_LIST_MAX;
 use std::borrow::Cow;
 
 /// The text of a JSON string; `None` if the value is missing or something else. Borrowed unless it has escapes.
@@ -34,12 +35,15 @@ pub fn count(value: Option<&str>) -> Option<u64> {
 /// its bytes.
 ///
 /// # Errors
-/// What `take` says, or [`ReadError::Malformed`] if the text is no array.
+/// What `take` says, or [`ReadError::Malformed`] if the text is no array or has more than [`ANSWER_LIST_MAX`] elements.
 pub fn for_each<'a>(
     list: &'a str,
     take: &mut dyn FnMut(&'a str) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
-    raw::elements(list).try_for_each(|element| take(element?))
+    raw::elements(list).enumerate().try_for_each(|(at, element)| match at {
+        ANSWER_LIST_MAX.. => Err(ReadError::Malformed),
+        _ => take(element?),
+    })
 }
 
 pub use super::super::escape::push_string;
@@ -157,6 +161,21 @@ pub fn custom_input(arguments: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_handed_on_up_to_its_limit() {
+        for (count, expected) in [(ANSWER_LIST_MAX, Ok(())), (ANSWER_LIST_MAX + 1, Err(ReadError::Malformed))]
+        {
+            let mut taken = 0;
+            let mut take = |_: &str| {
+                taken += 1;
+                Ok(())
+            };
+            assert_eq!(for_each(&format!("[{}]", vec!["1"; count].join(",")), &mut take), expected);
+            assert_eq!(taken, ANSWER_LIST_MAX);
+        }
+        assert_eq!(for_each("{}", &mut |_| Ok(())), Err(ReadError::Malformed));
+    }
 
     #[test]
     fn strings_come_and_go() {
