@@ -34,7 +34,7 @@ fn members() -> Vec<Member> {
     ]
 }
 
-/// The wall clock stands in the first line, in seconds; the rest is the file.
+// The wall clock stands in the first line, in seconds; the rest is the file.
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (wall, text) = text.split_once('\n').unwrap_or(("1795400000", text));
