@@ -159,7 +159,7 @@ pub const ANSWER_BLOCKS_MAX: usize = 16 * 1024;
 pub const ANSWER_LIST_MAX: usize = 64 * 1024;
 /// Sources of one block of an answer that are passed on.
 pub const BLOCK_CITATIONS_MAX: usize = 256;
-/// Members at the top of a request. The APIs have some forty; each costs more memory than its bytes.
+/// Members at the top of a request that may pass through. The APIs have some forty; each costs more memory than its bytes.
 pub const REQUEST_MEMBERS_MAX: usize = 1024;
 /// Places at which a request that passes through is changed. A conversation has two or three for each call.
 pub const REPAIRS_MAX: usize = 64 * 1024;

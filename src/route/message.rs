@@ -43,6 +43,7 @@ impl Body {
         // serde_json refuses nesting beyond 128, so that nothing below recurses deeper than that.
         match serde_json::from_str(text).ok().or_else(event) {
             Some(json) => Self::Json(json),
+            None if bytes.len() >= ERROR_BODY_BYTES_MAX => Self::Text(without_last_word(text).to_owned()),
             None => Self::Text(text.to_owned()),
         }
     }
@@ -95,6 +96,13 @@ impl Body {
             Self::Text(text) => short(text.lines().next().unwrap_or_default(), secrets),
         }
     }
+}
+
+/// The text without the word at its end, which may have been cut: half a key does not look like one. A text of one word
+/// stays, as its end is never shown.
+fn without_last_word(text: &str) -> &str {
+    let end = text.rfind(|c: char| c.is_whitespace() || c.is_control());
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
 /// One line of at most 300 characters, control characters removed and secrets masked.
@@ -318,6 +326,19 @@ mod tests {
         let long = Body::read(of_len(ERROR_BODY_BYTES_MAX + 1).as_bytes());
         assert!(long.json().is_none());
         assert_eq!(long.text().len(), ERROR_BODY_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_key_that_the_end_cuts_in_half_is_not_shown() {
+        let key = "f00dfeedf00dfeed";
+        let secrets = [Secret::new(key)];
+        for shown in 1..=key.len() {
+            let lead = format!("no{}", " ".repeat(ERROR_BODY_BYTES_MAX - 2 - shown));
+            let (whole, cut) = (format!("{lead}{key} more"), format!("{lead}{}", &key[..shown]));
+            for body in [whole, cut] {
+                assert_eq!(Body::read(body.as_bytes()).message(&secrets), "no", "{shown} bytes of it");
+            }
+        }
     }
 
     #[test]

@@ -422,6 +422,21 @@ mod tests {
     }
 
     #[test]
+    fn schemas_beyond_the_limit_are_left_alone() {
+        let dirty = r#"{"function":{"parameters":{"$schema":1}}}"#;
+        let clean = dirty.replace(r#""$schema":1"#, "");
+        let body = |cleaned: usize, kept: usize| {
+            let tools = [vec![&*clean; cleaned], vec![dirty; kept]].concat().join(",");
+            format!(r#"{{"model":"m","tools":[{tools}]}}"#)
+        };
+        let gemini = of("gemini", "m");
+        for (count, kept) in [(REPAIRS_MAX, 0), (REPAIRS_MAX + 1, 1)] {
+            let (found, _) = repaired(&body(0, count), &gemini);
+            assert!(found == body(count - kept, kept), "{kept} of {count} tools should be as they were");
+        }
+    }
+
+    #[test]
     fn a_schema_is_said_in_words_where_the_format_has_no_place_for_it() {
         let format = r#""response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type": "object"}}}"#;
         let object = r#""response_format":{"type":"json_object"}"#;
